@@ -1,0 +1,1 @@
+"""Molecules, tables, datasets, splits, overlap and the demo set. Knows RDKit; knows no torch."""

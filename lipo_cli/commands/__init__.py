@@ -1,0 +1,1 @@
+"""The Typer commands: parse, build settings, call one function, print."""

@@ -1,0 +1,186 @@
+"""`lipo compare`: selections x fine-tuning methods x seeds, with their controls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from lipo_cli.commands import options as opt
+from lipo_cli.commands import training_options as tune
+from lipo_cli.errors import PartialFailure
+
+if TYPE_CHECKING:
+    from lipo_cli.comparison.engine import Comparison
+    from lipo_cli.comparison.prepare import Prepared
+    from lipo_cli.settings import CompareSettings
+    from lipo_cli.tracking.store import Store
+
+PeftName = Literal["full", "bitfit", "lora", "ia3"]
+
+SelectionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--selection",
+        "-s",
+        help="Which secondary points join training: none, all, random:k=K, tsds, tsds:positive, "
+        "tsds:top=K, tsds:bottom=K. Repeatable.  [default: tsds]",
+    ),
+]
+PeftOption = Annotated[
+    list[PeftName] | None,
+    typer.Option("--peft", "-p", help="Fine-tuning method. Repeatable.  [default: all four]"),
+]
+SeedsOption = Annotated[
+    int | None,
+    typer.Option("--seeds", help="Seeds per cell; one seed proves little.  [default: 1]"),
+]
+
+
+def compare(
+    selection: SelectionOption = None,
+    peft: PeftOption = None,
+    seeds: SeedsOption = None,
+    controls: Annotated[
+        bool | None,
+        typer.Option(
+            "--controls/--no-controls",
+            help="Add none, all, and random of equal size.  [default: controls]",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Write tables, figures and settings here."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the plan and its time, and stop.")
+    ] = False,
+    dataset: opt.DatasetOption = None,
+    secondary: opt.SecondaryOption = None,
+    data_dir: opt.DataDirOption = None,
+    smiles_column: opt.SmilesColumnOption = None,
+    label_column: opt.LabelColumnOption = None,
+    on_invalid: opt.OnInvalidOption = None,
+    duplicates: opt.DuplicatesOption = None,
+    split: opt.SplitOption = None,
+    split_seed: opt.SplitSeedOption = None,
+    fractions: opt.FractionsOption = None,
+    split_file: opt.SplitFileOption = None,
+    keep_stereo_groups: opt.KeepStereoGroupsOption = None,
+    model: tune.Model = None,
+    epochs: tune.Epochs = None,
+    batch_size: tune.BatchSize = None,
+    learning_rate: tune.LearningRate = None,
+    patience: tune.Patience = None,
+    randomise: tune.Randomise = None,
+    max_length: tune.MaxLength = None,
+    lora_rank: tune.LoraRank = None,
+    precision: tune.Precision = None,
+    device: tune.Device = None,
+    config: tune.ConfigFile = None,
+    store: opt.StoreOption = opt.DEFAULT_STORE,
+    as_json: opt.JsonOption = False,
+) -> None:
+    """Find out whether chosen secondary points help, against controls, with every method.
+
+    Each cell fine-tunes the pretrained model on primary train plus the chosen points. Finished
+    cells are found again: the same command after an interruption computes only what is missing.
+    """
+    from lipo_cli.commands.compare_output import show_plan
+    from lipo_cli.commands.console import emit_json
+    from lipo_cli.commands.dataset_lines import announce
+    from lipo_cli.comparison.prepare import prepare
+    from lipo_cli.settings import CompareSettings, build
+
+    flags: dict[str, Any] = {
+        "data": opt.data_layer(
+            dataset=dataset,
+            secondary=secondary,
+            data_dir=data_dir,
+            smiles_column=smiles_column,
+            label_column=label_column,
+            on_invalid=on_invalid,
+            duplicates=duplicates,
+            split=split,
+            split_seed=split_seed,
+            fractions=fractions,
+            split_file=split_file,
+            keep_stereo_groups=keep_stereo_groups,
+        ),
+        "training": tune.training_layer(
+            model=model,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            patience=patience,
+            randomise=randomise,
+            max_length=max_length,
+            lora_rank=lora_rank,
+            precision=precision,
+            device=device,
+        ),
+    }
+    given = {"selections": selection, "peft": peft, "seeds": seeds, "controls": controls}
+    flags |= {name: value for name, value in given.items() if value is not None}
+    settings = build(CompareSettings, tune.file_layer(config), flags)
+    prepared = prepare(settings.data)
+    announce(prepared)
+    if dry_run:
+        show_plan(settings, prepared, as_json=as_json)
+        return
+    report = _run(settings, prepared, store, out)
+    if as_json:
+        emit_json(report)
+    if failed := sum(cell["status"] == "failed" for cell in report["cells"]):
+        raise PartialFailure(
+            f"{failed} of {len(report['cells'])} cells failed",
+            hint="the table shows why; the same command computes only these again",
+        )
+
+
+def _run(
+    settings: CompareSettings, prepared: Prepared, root: Path, out: Path | None
+) -> dict[str, Any]:
+    from lipo_cli.commands.compare_output import as_dict, show_result, write_result
+    from lipo_cli.commands.compare_view import CompareView
+    from lipo_cli.commands.console import say
+    from lipo_cli.comparison.engine import cells_table, compare, comparison_fingerprint
+    from lipo_cli.tracking.ledger import MlflowLedger
+    from lipo_cli.tracking.store import open_store
+
+    store = open_store(root)
+    ledger = MlflowLedger(store, settings.experiment)
+    fingerprint = comparison_fingerprint(settings, prepared)
+    tags = {"dataset": prepared.dataset.name, "split": prepared.split.name}
+    name = f"{'+'.join(settings.selections)} x {'+'.join(settings.peft)}"
+    with (
+        ledger.record("comparison", name, fingerprint, settings, tags) as record,
+        CompareView(settings.training.epochs) as view,
+    ):
+        result = compare(settings, prepared, ledger, view)
+        result.run_id = record.run_id
+        folder = out or results_folder(store, fingerprint)
+        paths = write_result(result, settings, folder)
+        for path in paths:
+            if path.suffix == ".png":
+                record.figure(path)
+            elif path.suffix in (".json", ".csv"):
+                record.file(path, "result")
+        record.table(cells_table(result.cells), "cells")
+        best = _best(result)
+        record.metrics({"champion_val_rmse": best, "failed_cells": result.n_failed})
+    show_result(result, settings)
+    say(f"tables, figures and settings: {folder}")
+    say(f"in MLflow: experiment {settings.experiment}, run {record.run_id} (`lipo ui`)")
+    return as_dict(result)
+
+
+def results_folder(store: Store, fingerprint: str) -> Path:
+    """Returns where a comparison's files go when the user names no folder."""
+    return (store.root or Path("lipo-results")) / "results" / fingerprint
+
+
+def _best(result: Comparison) -> float | None:
+    known = [row.val_rmse for row in result.summary if row.val_rmse is not None]
+    return min(known) if known else None

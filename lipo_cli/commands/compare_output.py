@@ -1,0 +1,163 @@
+"""What a comparison leaves behind: the tables on stdout, and the folder of its result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from lipo_cli.commands.console import emit_json, out, say
+from lipo_cli.comparison.engine import Comparison, cells_table
+from lipo_cli.comparison.estimate import estimate
+from lipo_cli.comparison.figures import draw_all
+from lipo_cli.comparison.plan import make_plan
+from lipo_cli.comparison.prepare import Prepared
+from lipo_cli.comparison.summary import SummaryRow
+from lipo_cli.settings import CompareSettings
+from lipo_cli.valuation.table import write_values
+
+
+def as_dict(result: Comparison) -> dict[str, Any]:
+    """Returns the comparison as JSON: dataset, cells, summary, overlaps, champion."""
+    prepared = result.prepared
+    pool = prepared.pool
+    return {
+        "dataset": {
+            "name": prepared.dataset.name,
+            "description": prepared.dataset.description,
+            "sha256": prepared.dataset.primary.sha256,
+            "split": prepared.split.name,
+            "n_train": len(prepared.split.train),
+            "n_val": len(prepared.split.val),
+            "n_test": len(prepared.split.test),
+            "secondary_sha256": pool.table.sha256 if pool else None,
+            "n_secondary": len(pool) if pool else 0,
+            "overlap": pool.overlap.as_dict() if pool else None,
+        },
+        "run_id": result.run_id,
+        "cells": [cell.as_dict() for cell in result.cells],
+        "summary": [row.as_dict() for row in result.summary],
+        "overlaps": [vars(overlap) for overlap in result.overlaps],
+        "scores": (
+            {**result.scored.figures, "reason": result.scored.reason} if result.scored else None
+        ),
+        "champion": result.champion,
+    }
+
+
+def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -> None:
+    """Prints the cells to come, the settings and the time that they will take here."""
+    plan = make_plan(settings)
+    n_pool = len(prepared.require_pool()) if plan.needs_pool else 0
+    expected = estimate(plan, prepared, settings.training)
+    if as_json:
+        emit_json(
+            {
+                "plan": [
+                    {"selection": c.choice.name, "peft": c.peft, "seed": c.seed}
+                    for c in plan.cells()
+                ],
+                "n_cells": expected.n_cells,
+                "seconds": expected.seconds,
+                "molecules_per_second": expected.rates,
+                "settings": settings.model_dump(mode="json"),
+            }
+        )
+        return
+    table = Table("selection", "role", "methods", "seeds", box=None, header_style="bold")
+    for choice in plan.choices:
+        seeds = ", ".join(str(seed) for seed in plan.seeds)
+        table.add_row(choice.name, choice.role, ", ".join(plan.peft), seeds)
+    if plan.with_random and plan.needs_scores:
+        table.add_row("random, as many as chosen", "control", ", ".join(plan.peft), "")
+    out.print(table)
+    for name, value in sorted(settings.flat().items()):
+        out.print(f"  {name} = {value}", style="dim", markup=False)
+    rates = ", ".join(f"{name} {rate:.0f}/s" for name, rate in expected.rates.items())
+    out.print(
+        f"{expected.n_cells} cells on a pool of {n_pool}, {settings.training.epochs} epochs each: "
+        f"about {expected.seconds / 60:.1f} minutes here (training molecules {rates})"
+    )
+
+
+def show_result(result: Comparison, settings: CompareSettings) -> None:
+    """Prints the summary, the overlaps and the champion."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("selection")
+    table.add_column("method")
+    for name in ("chosen", "train", "parameters", "seconds", "val RMSE", "test RMSE", "vs none"):
+        table.add_column(name, justify="right")
+    for row in result.summary:
+        table.add_row(
+            row.selection,
+            row.peft,
+            _whole(row.n_selected),
+            _whole(row.n_train),
+            _whole(row.trainable_parameters),
+            f"{row.seconds:.0f}" if row.seconds is not None else "",
+            f"{row.val_rmse:.4f}" if row.val_rmse is not None else "failed",
+            _spread(row),
+            _difference(row),
+        )
+    out.print(table, soft_wrap=True)
+    for cell in result.cells:
+        if cell.status == "failed":
+            say(f"failed: {cell.selection} / {cell.peft} / seed {cell.seed}: {cell.error}")
+    if settings.seeds == 1:
+        say(
+            "one seed: differences of some hundredths are within the noise of retraining; "
+            "--seeds 3 gives intervals"
+        )
+    for overlap in result.overlaps:
+        if {overlap.first, overlap.second}.isdisjoint({"all", "none"}):
+            out.print(
+                f"{overlap.first} and {overlap.second} share {overlap.jaccard:.0%} of their points "
+                "(Jaccard)",
+                markup=False,
+            )
+    if result.champion is not None:
+        champion = result.champion
+        state = "is now" if champion["replaced"] else "stays"
+        out.print(
+            f"models:/{champion['model']}@champion {state} version {champion['version']}: "
+            f"{champion['reason']}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _whole(value: int | None) -> str:
+    return f"{value:,}" if value is not None else ""
+
+
+def _spread(row: SummaryRow) -> str:
+    if row.test_rmse is None:
+        return ""
+    return f"{row.test_rmse:.4f}" + (f" ± {row.test_rmse_sd:.4f}" if row.test_rmse_sd else "")
+
+
+def _difference(row: SummaryRow) -> str:
+    if row.delta_none is None:
+        return ""
+    if row.delta_low is None or row.delta_high is None:
+        return f"{row.delta_none:+.4f}"
+    return f"{row.delta_none:+.4f} [{row.delta_low:+.4f}, {row.delta_high:+.4f}]"
+
+
+def write_result(result: Comparison, settings: CompareSettings, folder: Path) -> list[Path]:
+    """Writes result.json, settings.json, tables, values and figures; returns the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    result_file, settings_file = folder / "result.json", folder / "settings.json"
+    content = json.dumps(as_dict(result), indent=1, default=str)
+    result_file.write_text(content + "\n", encoding="utf-8")
+    settings_file.write_text(settings.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    cells_file = folder / "cells.csv"
+    cells_table(result.cells).to_csv(cells_file, index=False)
+    paths = [result_file, settings_file, cells_file]
+    if result.scored is not None:
+        paths += write_values(folder / "values", result.scored.table, result.scored.curve)
+    label = result.prepared.dataset.primary.label_column or "label"
+    unit = "logD" if result.prepared.dataset.name in ("lipophilicity", "demo") else label
+    return paths + draw_all(result, folder / "figures", unit)

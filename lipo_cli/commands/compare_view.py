@@ -1,0 +1,187 @@
+"""The live table of a comparison on stderr: state, epoch, validation RMSE, time left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from lipo_cli.commands.console import err, say
+from lipo_cli.comparison.cells import CellResult
+from lipo_cli.comparison.plan import Cell
+from lipo_cli.comparison.scoring import Scored
+
+_STYLES = {"waiting": "dim", "training": "bold cyan", "found": "green", "done": "green"}
+
+
+@dataclass
+class _Row:
+    cell: Cell
+    state: str = "waiting"
+    epoch: int = 0
+    val_rmse: float | None = None
+    seconds: float | None = None
+    note: str = ""
+
+
+@dataclass
+class _Task:
+    name: str
+    total: int | None
+    unit: str
+    done: int = 0
+    begun: float = field(default_factory=time.monotonic)
+    shown: str = ""
+
+
+class CompareView:
+    """Shows a comparison while it runs; plain lines where stderr is no terminal.
+
+    Args:
+        n_epochs: Epochs of a cell, for the time left.
+        console: Where to draw.
+    """
+
+    def __init__(self, n_epochs: int, console: Console = err) -> None:
+        self._n_epochs = n_epochs
+        self._console = console
+        self._rows: dict[Cell, _Row] = {}
+        self._expected = 0
+        self._tasks: list[_Task] = []
+        self._epoch_seconds: list[float] = []
+        self._live = (
+            Live(console=console, refresh_per_second=4, get_renderable=self._draw, transient=True)
+            if console.is_terminal
+            else None
+        )
+
+    def __enter__(self) -> Self:
+        """Starts drawing."""
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Gives the terminal back."""
+        if self._live is not None:
+            self._live.stop()
+
+    def planned(self, cells: Sequence[Cell], n_expected: int) -> None:
+        """Takes the cells known so far, keeping the state of those already there."""
+        self._rows = {cell: self._rows.get(cell, _Row(cell)) for cell in cells}
+        self._expected = n_expected
+
+    def started(self, cell: Cell) -> None:
+        """Marks a cell as being worked on."""
+        self._row(cell).state = "training"
+
+    def epoch(self, cell: Cell, row: Mapping[str, float]) -> None:
+        """Takes an epoch's numbers."""
+        shown = self._row(cell)
+        shown.epoch = int(row["epoch"])
+        if shown.val_rmse is None or row["val_rmse"] < shown.val_rmse:
+            shown.val_rmse = row["val_rmse"]
+        self._epoch_seconds.append(row["seconds"])
+        if self._live is None:
+            left = f", {_clock(self.seconds_left())} left in all"
+            say(
+                f"{cell.name}: epoch {shown.epoch}/{self._n_epochs}, "
+                f"validation RMSE {row['val_rmse']:.4f}{left}"
+            )
+
+    def finished(self, cell: Cell, result: CellResult) -> None:
+        """Takes a cell's result."""
+        row = self._row(cell)
+        row.epoch = len(result.history)
+        row.val_rmse = result.val_rmse
+        row.seconds = result.seconds
+        if result.status == "failed":
+            row.state, row.note = "failed", result.error or ""
+        else:
+            row.state = "found" if result.reused else "done"
+        if self._live is None:
+            number = f", validation RMSE {result.val_rmse:.4f}" if result.val_rmse else ""
+            say(f"{cell.name}: {row.state}{number}{': ' if row.note else ''}{row.note}")
+
+    def scored(self, scored: Scored) -> None:
+        """Tells what scoring found."""
+        line = f"tsds: {scored.reason}; {scored.sentence}"
+        if self._live is not None:
+            self._live.console.print(Text(line), soft_wrap=True)
+        else:
+            say(line)
+
+    def start(self, name: str, total: int | None, unit: str) -> None:
+        """Opens a task below the table."""
+        self._tasks.append(_Task(name, total, unit))
+
+    def advance(self, n: int = 1, **fields: float | int | str) -> None:
+        """Reports units of the innermost task."""
+        if self._tasks:
+            task = self._tasks[-1]
+            task.done += n
+            task.shown = "  ".join(
+                f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in fields.items()
+            )
+
+    def finish(self) -> None:
+        """Closes the innermost task."""
+        if self._tasks:
+            self._tasks.pop()
+
+    def seconds_left(self) -> float:
+        """Estimates the time left: epochs to come, early stopping not counted on."""
+        if not self._epoch_seconds:
+            return 0.0
+        per_epoch = sum(self._epoch_seconds) / len(self._epoch_seconds)
+        open_rows = [r for r in self._rows.values() if r.state in ("waiting", "training")]
+        unknown = max(0, self._expected - len(self._rows))
+        epochs = sum(self._n_epochs - r.epoch for r in open_rows) + unknown * self._n_epochs
+        return per_epoch * epochs
+
+    def _row(self, cell: Cell) -> _Row:
+        return self._rows.setdefault(cell, _Row(cell))
+
+    def _draw(self) -> Group:
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name in ("selection", "method", "seed", "state"):
+            table.add_column(name)
+        for name in ("epoch", "val RMSE", "seconds"):
+            table.add_column(name, justify="right")
+        for row in self._rows.values():
+            table.add_row(
+                row.cell.choice.name,
+                row.cell.peft,
+                str(row.cell.seed),
+                Text(f"{row.state} {row.note}"[:60], style=_STYLES.get(row.state, "red")),
+                f"{row.epoch}/{self._n_epochs}" if row.epoch else "",
+                f"{row.val_rmse:.4f}" if row.val_rmse is not None else "",
+                f"{row.seconds:.0f}" if row.seconds is not None else "",
+            )
+        lines: list[Table | Text] = [table]
+        if self._expected > len(self._rows):
+            lines.append(
+                Text(f"+ {self._expected - len(self._rows)} random controls of equal size", "dim")
+            )
+        lines.extend(Text(_describe(task), "cyan") for task in self._tasks)
+        if self._epoch_seconds:
+            lines.append(Text(f"about {_clock(self.seconds_left())} left"))
+        return Group(*lines)
+
+
+def _describe(task: _Task) -> str:
+    elapsed = time.monotonic() - task.begun
+    rate = f", {task.done / elapsed:,.1f} {task.unit}/s" if task.done and elapsed > 0 else ""
+    total = f"/{task.total:,}" if task.total else ""
+    return f"{task.name}: {task.done:,}{total} {task.unit}{rate}  {task.shown}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"

@@ -1,0 +1,202 @@
+"""Rows in, rows out: a table read in chunks and written with one column more."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol, cast
+
+from lipo_cli.chem.columns import SMILES, find_column
+from lipo_cli.chem.molecules import parse
+from lipo_cli.chem.reading import read_rows
+from lipo_cli.errors import DataError
+
+CHUNK = 2048
+"""Rows in memory at a time."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the file.
+
+    Attributes:
+        line: Where it begins in the file, from 1.
+        fields: Its cells, as many as the header has.
+        smiles: The canonical molecule; None when the row cannot be used.
+        reason: Why it cannot be used.
+    """
+
+    line: int
+    fields: tuple[str, ...]
+    smiles: str | None
+    reason: str = ""
+
+
+class MoleculeFile:
+    """A CSV or TSV file, plain or gzipped, that is read from front to back once.
+
+    Attributes:
+        path: The file.
+        header: Its column names.
+    """
+
+    def __init__(self, path: Path, smiles_column: str | None = None) -> None:
+        """Reads the header.
+
+        Raises:
+            DataError: the file cannot be read, or has no SMILES column.
+        """
+        self.path = path
+        self._rows = read_rows(path)
+        self.header = tuple(name.strip() for name in next(self._rows)[1])
+        position = find_column(self.header, SMILES, wanted=smiles_column, path=path, required=True)
+        assert position is not None
+        self._position = position
+
+    def chunks(self, size: int = CHUNK) -> Iterator[list[Row]]:
+        """Yields the rows in order, `size` at a time."""
+        chunk: list[Row] = []
+        for line, fields in self._rows:
+            chunk.append(self._row(line, fields))
+            if len(chunk) == size:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+
+    def _row(self, line: int, fields: Sequence[str]) -> Row:
+        width = len(self.header)
+        if len(fields) != width:
+            # Cells of a row that is too long have no column to stand in.
+            padded = (*fields[:width], *[""] * (width - len(fields)))
+            reason = f"the row has {len(fields)} cells, the header {width}"
+            return Row(line, padded, None, reason if fields else "the row is empty")
+        parsed = parse(fields[self._position])
+        if isinstance(parsed, str):
+            return Row(line, tuple(fields), None, parsed)
+        return Row(line, tuple(fields), parsed.canonical)
+
+
+class Writer(Protocol):
+    """Where predictions go."""
+
+    def write(self, row: Row, prediction: float) -> None:
+        """Writes one row and its prediction; NaN where there is none."""
+
+    def close(self) -> None:
+        """Writes what comes after the last row."""
+
+
+class CsvWriter:
+    """The input's columns and the prediction."""
+
+    def __init__(self, stream: IO[str], header: Sequence[str], column: str, delimiter: str) -> None:
+        self._writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
+        self._writer.writerow([*header, column])
+
+    def write(self, row: Row, prediction: float) -> None:
+        """Writes one row; a missing prediction is an empty cell."""
+        number = f"{prediction:.6f}" if math.isfinite(prediction) else ""
+        self._writer.writerow([*row.fields, number])
+
+    def close(self) -> None:
+        """Has nothing more to write."""
+
+
+class JsonWriter:
+    """A JSON array of objects, written as it grows."""
+
+    def __init__(self, stream: IO[str], header: Sequence[str], column: str) -> None:
+        self._stream = stream
+        self._names = [*header, column]
+        self._between = "["
+
+    def write(self, row: Row, prediction: float) -> None:
+        """Writes one object; a missing prediction is null."""
+        number = prediction if math.isfinite(prediction) else None
+        content = dict(zip(self._names, [*row.fields, number], strict=True))
+        self._stream.write(f"{self._between}\n{json.dumps(content)}")
+        self._between = ","
+
+    def close(self) -> None:
+        """Closes the array."""
+        self._stream.write("\n]\n" if self._between == "," else "[]\n")
+
+
+@contextmanager
+def output(
+    path: Path | None, header: Sequence[str], column: str, *, as_json: bool = False
+) -> Iterator[Writer]:
+    """Opens the output: stdout without a path, else a file that appears only when it is whole.
+
+    The suffix decides: `.tsv` is written with tabs, `.json` as JSON, `.gz` packed.
+
+    Raises:
+        DataError: the folder is missing or cannot be written.
+    """
+    suffixes = set(path.suffixes) if path is not None else set()
+    as_json = ".json" in suffixes or (path is None and as_json)
+
+    def writer(stream: IO[str]) -> Writer:
+        if as_json:
+            return JsonWriter(stream, header, column)
+        return CsvWriter(stream, header, column, "\t" if {".tsv", ".tab"} & suffixes else ",")
+
+    if path is None:
+        to_terminal = writer(sys.stdout)
+        yield to_terminal
+        to_terminal.close()
+        sys.stdout.flush()
+        return
+    with _whole_or_nothing(path) as stream:
+        to_file = writer(stream)
+        yield to_file
+        to_file.close()
+
+
+@contextmanager
+def _whole_or_nothing(path: Path) -> Iterator[IO[str]]:
+    if path.is_dir():
+        raise DataError("is a directory, not a file", where=path)
+    try:
+        number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    except OSError as error:
+        raise DataError(f"cannot be written: {error.strerror}", where=path) from None
+    scratch = Path(name)
+    try:
+        with os.fdopen(number, "wb") as raw:
+            if path.suffix == ".gz":
+                # No name and no time inside: the same predictions are the same bytes.
+                with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
+                    yield from _as_text(cast(IO[bytes], packed))
+            else:
+                yield from _as_text(raw)
+        scratch.chmod(0o666 & ~_umask())
+        scratch.replace(path)
+    except OSError as error:
+        raise DataError(f"cannot be written: {error.strerror}", where=path) from None
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def _as_text(binary: IO[bytes]) -> Iterator[IO[str]]:
+    text = io.TextIOWrapper(binary, encoding="utf-8", newline="")
+    yield text
+    text.flush()
+    text.detach()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

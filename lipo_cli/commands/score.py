@@ -1,0 +1,158 @@
+"""`lipo score`: what each secondary point is worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from lipo_cli.commands import options as opt
+from lipo_cli.commands import training_options as tune
+
+if TYPE_CHECKING:
+    from lipo_cli.comparison.prepare import Prepared
+    from lipo_cli.settings import ScoreSettings
+
+
+def score(
+    method: Annotated[
+        Literal["tsds"], typer.Option("--method", "-m", help="tsds: TS-DShapley.")
+    ] = "tsds",
+    game: Annotated[
+        Literal["secondary", "empty"] | None,
+        typer.Option(
+            "--game",
+            help="secondary: points join primary train; empty: chains from the empty set, as "
+            "published.  [default: secondary]",
+        ),
+    ] = None,
+    relative_error: Annotated[
+        float | None,
+        typer.Option(
+            "--relative-error",
+            help="Stop when the median standard error is below this share of the values' "
+            "spread.  [default: 0.1]",
+        ),
+    ] = None,
+    components: Annotated[
+        int | None,
+        typer.Option("--components", help="Principal components.  [default: 100]"),
+    ] = None,
+    reference_peft: Annotated[
+        Literal["full", "bitfit", "lora", "ia3"] | None,
+        typer.Option(
+            "--reference-peft",
+            help="How the model that embeds the points is fine-tuned.  [default: full]",
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed.  [default: 0]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Write the value table here, too.")
+    ] = None,
+    top: Annotated[int, typer.Option("--show", help="Points to show at each end.")] = 5,
+    dataset: opt.DatasetOption = None,
+    secondary: opt.SecondaryOption = None,
+    data_dir: opt.DataDirOption = None,
+    smiles_column: opt.SmilesColumnOption = None,
+    label_column: opt.LabelColumnOption = None,
+    on_invalid: opt.OnInvalidOption = None,
+    duplicates: opt.DuplicatesOption = None,
+    split: opt.SplitOption = None,
+    split_seed: opt.SplitSeedOption = None,
+    fractions: opt.FractionsOption = None,
+    split_file: opt.SplitFileOption = None,
+    keep_stereo_groups: opt.KeepStereoGroupsOption = None,
+    model: tune.Model = None,
+    epochs: tune.Epochs = None,
+    learning_rate: tune.LearningRate = None,
+    precision: tune.Precision = None,
+    device: tune.Device = None,
+    config: tune.ConfigFile = None,
+    store: opt.StoreOption = opt.DEFAULT_STORE,
+    as_json: opt.JsonOption = False,
+) -> None:
+    """Score every secondary point: a value above 0 means that adding it lowers the target loss.
+
+    The target is the validation split. The test split is not read.
+    """
+    from lipo_cli.commands.dataset_lines import announce
+    from lipo_cli.comparison.prepare import prepare
+    from lipo_cli.settings import ScoreSettings, build
+
+    flags: dict[str, Any] = {
+        "data": opt.data_layer(
+            dataset=dataset,
+            secondary=secondary,
+            data_dir=data_dir,
+            smiles_column=smiles_column,
+            label_column=label_column,
+            on_invalid=on_invalid,
+            duplicates=duplicates,
+            split=split,
+            split_seed=split_seed,
+            fractions=fractions,
+            split_file=split_file,
+            keep_stereo_groups=keep_stereo_groups,
+        ),
+        "training": tune.training_layer(
+            model=model,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            precision=precision,
+            device=device,
+        ),
+        "tsds": tune.training_layer(
+            game=game, relative_error=relative_error, components=components, seed=seed
+        ),
+        "method": method,
+    }
+    given = {"reference_peft": reference_peft, "seed": seed}
+    flags |= {k: v for k, v in given.items() if v is not None}
+    settings = build(ScoreSettings, tune.file_layer(config), flags)
+    prepared = prepare(settings.data)
+    announce(prepared)
+    _run(settings, prepared, store, out, top, as_json=as_json)
+
+
+def _run(
+    settings: ScoreSettings,
+    prepared: Prepared,
+    root: Path,
+    out: Path | None,
+    top: int,
+    *,
+    as_json: bool,
+) -> None:
+    from lipo_cli.commands.compare_view import CompareView
+    from lipo_cli.commands.console import emit_json, say
+    from lipo_cli.commands.console import out as stdout
+    from lipo_cli.comparison.engine import reference_model, scores_of
+    from lipo_cli.comparison.plan import Cell, Choice
+    from lipo_cli.tracking.ledger import MlflowLedger
+    from lipo_cli.tracking.store import open_store
+    from lipo_cli.valuation.selection import parse_selection
+    from lipo_cli.valuation.table import write_values
+
+    ledger = MlflowLedger(open_store(root), settings.experiment)
+    none = Choice("none", parse_selection("none"), "control")
+    cell = Cell(none, settings.reference_peft, settings.seed)
+    with CompareView(settings.training.epochs) as view:
+        view.planned([cell], 1)
+        regressor, _ = reference_model(cell, prepared, settings.training, ledger, view)
+        scored = scores_of(
+            cell, regressor, prepared, settings.training, settings.tsds, ledger, view
+        )
+    say(f"tsds: {scored.reason}")
+    if out is not None:
+        write_values(out, scored.table, scored.curve)
+        say(f"values: {out}")
+    if as_json:
+        emit_json({"values": scored.table.to_dict("records"), **scored.figures})
+        return
+    table = scored.table.sort_values("rank")
+    columns = ["rank", "row", "value", "standard_error", "label", "smiles"]
+    for title, part in (("highest", table.head(top)), ("lowest", table.tail(top))):
+        stdout.print(f"{title} values", style="bold")
+        stdout.print(part[columns].to_string(index=False, float_format="%.4g"), markup=False)
+    stdout.print(scored.sentence, markup=False)

@@ -1,0 +1,102 @@
+"""Options that say how a model is fine-tuned, shared by the commands that train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+_PANEL = "Fine-tuning"
+
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Pretrained model: `small` (shipped), a folder, or a hub name.  [default: small]",
+        rich_help_panel=_PANEL,
+    ),
+]
+Epochs = Annotated[
+    int | None, typer.Option("--epochs", help="Epochs at most.", rich_help_panel=_PANEL)
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", help="Molecules per step.  [default: 32]", rich_help_panel=_PANEL),
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option(
+        "--learning-rate",
+        "--lr",
+        help="Peak learning rate.  [default: the method's own]",
+        rich_help_panel=_PANEL,
+    ),
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        "--patience",
+        help="Epochs without a better validation RMSE before it stops.  [default: 5]",
+        rich_help_panel=_PANEL,
+    ),
+]
+Randomise = Annotated[
+    float | None,
+    typer.Option(
+        "--randomise",
+        help="Share of training molecules written as random SMILES.  [default: 0.5]",
+        rich_help_panel=_PANEL,
+    ),
+]
+MaxLength = Annotated[
+    int | None,
+    typer.Option(
+        "--max-length",
+        help="Longest molecule in tokens; longer ones are cut and counted.  [default: 202]",
+        rich_help_panel=_PANEL,
+    ),
+]
+LoraRank = Annotated[
+    int | None,
+    typer.Option("--lora-rank", help="Rank of LoRA.  [default: 8]", rich_help_panel=_PANEL),
+]
+Precision = Annotated[
+    Literal["auto", "float32", "bf16"] | None,
+    typer.Option(
+        "--precision",
+        help="auto: bf16 where the hardware multiplies it.  [default: auto]",
+        rich_help_panel=_PANEL,
+    ),
+]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"] | None,
+    typer.Option("--device", help="Where to compute.  [default: auto]", rich_help_panel=_PANEL),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Settings: TOML, or the settings.json saved beside a result. Flags win over it.",
+    ),
+]
+
+
+def training_layer(**flags: Any) -> dict[str, Any]:
+    """Returns the flags that were given, as a layer of `TrainingSettings`."""
+    return {name: value for name, value in flags.items() if value is not None}
+
+
+def file_layer(config: Path | None) -> dict[str, Any]:
+    """Reads `--config`, or `lipo.toml` of this directory, or nothing.
+
+    Raises:
+        SettingsError: the file is missing or malformed.
+    """
+    from lipo_cli.settings import read_settings_file
+
+    default = Path("lipo.toml")
+    if config is None:
+        return read_settings_file(default) if default.is_file() else {}
+    return read_settings_file(config)

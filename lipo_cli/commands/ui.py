@@ -1,0 +1,76 @@
+"""`lipo ui`: MLflow's web interface on the right store."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lipo_cli.commands.options import DEFAULT_STORE, StoreOption
+from lipo_cli.errors import TrackingError
+
+if TYPE_CHECKING:
+    from lipo_cli.tracking.store import Store
+
+# Seven workers of 250 MB each run MLflow's job queue, of which nothing here makes use.
+_ENVIRONMENT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def ui(
+    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port.")] = 5000,
+    host: Annotated[
+        str, typer.Option("--host", help="Address; 0.0.0.0 opens it to the network.")
+    ] = "127.0.0.1",
+    store: StoreOption = DEFAULT_STORE,
+) -> None:
+    """Open MLflow's web interface on the runs."""
+    from lipo_cli.commands.console import say, warn
+    from lipo_cli.tracking.store import open_store
+
+    opened = open_store(store)
+    if opened.uri.startswith(("http://", "https://")):
+        say(f"a server already shows these runs: {opened.uri}")
+        return
+    check_port(host, port)
+    if host not in _LOOPBACK:
+        warn(f"anyone who reaches {host}:{port} can read and change the runs")
+    say(f"http://{host}:{port} shows {opened.root or opened.uri}; Ctrl-C ends it")
+    command = server_command(opened, host, port)
+    sys.stdout.flush()
+    os.execve(sys.executable, command, {**os.environ, **_ENVIRONMENT})
+
+
+def server_command(store: Store, host: str, port: int) -> list[str]:
+    """Returns the command line of the server, without any guessing left to MLflow."""
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
+    command += ["--host", host, "--port", str(port), "--workers", "1"]
+    if store.artifacts is not None:
+        command += ["--default-artifact-root", store.artifacts.as_uri()]
+        command += ["--artifacts-destination", store.artifacts.as_uri()]
+    return command
+
+
+def check_port(host: str, port: int) -> None:
+    """Finds out that a port is taken before the server takes its seconds to fail.
+
+    Raises:
+        TrackingError: the port is taken or the address is not this machine's.
+    """
+    try:
+        kind, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(kind, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise TrackingError(
+            f"cannot listen: {error.strerror or error}",
+            where=f"{host}:{port}",
+            hint="choose another one with --port or --host",
+        ) from None

@@ -1,0 +1,1 @@
+"""Selections x fine-tuning methods x seeds: plan, cells, statistics and figures."""

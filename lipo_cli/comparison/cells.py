@@ -1,0 +1,299 @@
+"""One cell: fine-tune on primary train and the chosen points, measure on validation and test."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lipo_cli.comparison.ledger import Finished, Ledger, Recorder, code_version
+from lipo_cli.comparison.metrics import regression_metrics
+from lipo_cli.comparison.plan import Cell, rows_digest
+from lipo_cli.comparison.prepare import Prepared
+from lipo_cli.model.base import resolve_base
+from lipo_cli.model.precision import has_bf16, pick_device
+from lipo_cli.model.regressor import Regressor
+from lipo_cli.progress import Progress
+from lipo_cli.settings import Peft, Settings, TrainingSettings
+from lipo_cli.training.finetune import FitResult, fit
+
+CURVES = ("train_loss", "train_rmse", "val_rmse", "learning_rate", "seconds")
+_CURVE = "curve/"
+"""Curves and results share names (val_rmse): MLflow would show the last epoch as the result."""
+_COUNTS = ("n_selected", "n_train", "n_truncated", "trainable_parameters", "best_epoch")
+
+
+class CellSettings(Settings):
+    """The parameters of a cell's run."""
+
+    selection: str
+    peft: Peft
+    seed: int
+    dataset: str
+    split: str
+    training: TrainingSettings
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What a cell came to; RMSE and MAE in raw label units.
+
+    Attributes:
+        status: `finished` or `failed`; a failed cell has an error and no numbers.
+        reused: Whether a finished run of equal settings, data and code was found.
+        history: The training curve.
+        predictions: Columns part, row, smiles, measured, predicted of validation and test.
+    """
+
+    selection: str
+    peft: Peft
+    seed: int
+    role: str
+    status: Literal["finished", "failed"]
+    run_id: str | None = None
+    reused: bool = False
+    error: str | None = None
+    n_selected: int | None = None
+    n_train: int | None = None
+    n_truncated: int | None = None
+    trainable_parameters: int | None = None
+    seconds: float | None = None
+    best_epoch: int | None = None
+    val_rmse: float | None = None
+    test_rmse: float | None = None
+    test_mae: float | None = None
+    test_r2: float | None = None
+    test_spearman: float | None = None
+    history: list[dict[str, float]] = field(default_factory=list, repr=False)
+    predictions: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the numbers without curve and predictions, as `--json` prints them."""
+        light = replace(self, history=[], predictions=pd.DataFrame())
+        return {k: v for k, v in asdict(light).items() if k not in ("history", "predictions")}
+
+
+def cell_fingerprint(
+    cell: Cell, rows: NDArray[np.int64], prepared: Prepared, training: TrainingSettings
+) -> str:
+    """Names everything that decides a cell's numbers: settings, data, chosen rows, base, code."""
+    device = pick_device(training.device)
+    bf16 = training.precision == "bf16" or (training.precision == "auto" and has_bf16(device))
+    pool = prepared.pool
+    chosen = pool.rows[rows] if pool is not None and len(rows) else np.empty(0, dtype=np.int64)
+    return training.fingerprint(
+        selection=cell.choice.name,
+        peft=cell.peft,
+        seed=cell.seed,
+        scope=prepared.scope(),
+        labels=_labels_digest(prepared),
+        pool=pool.table.sha256 if pool is not None and len(rows) else None,
+        rows=rows_digest(chosen),
+        base=resolve_base(training.model).sha256,
+        device=device.type,
+        bf16=bf16,
+        code=code_version(),
+    )
+
+
+def _labels_digest(prepared: Prepared) -> str:
+    """Covers what the file's checksum does not: which column was read, and how duplicates were."""
+    table = prepared.dataset.primary
+    return f"{table.smiles_column}/{table.label_column}/{len(table)}/{table.n_merged_rows}"
+
+
+def run_cell(
+    cell: Cell,
+    rows: NDArray[np.int64],
+    prepared: Prepared,
+    training: TrainingSettings,
+    ledger: Ledger,
+    *,
+    progress: Progress | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> CellResult:
+    """Finds the cell's finished record, or trains, measures and records it.
+
+    A run that was killed goes on after its last finished epoch.
+
+    Args:
+        cell: Selection, method and seed.
+        rows: Positions in the pool to add to primary train.
+        prepared: Dataset, split and pool.
+        training: How to fine-tune.
+        ledger: Where results are kept.
+        progress: Told of every batch.
+        on_epoch: Called with each row of the curve.
+
+    Raises:
+        TrainingError: the training diverged.
+    """
+    fingerprint = cell_fingerprint(cell, rows, prepared, training)
+    if (found := ledger.find(fingerprint)) is not None:
+        return _from_found(cell, found)
+    settings = CellSettings(
+        selection=cell.choice.name,
+        peft=cell.peft,
+        seed=cell.seed,
+        dataset=prepared.dataset.name,
+        split=prepared.split.name,
+        training=training,
+    )
+    tags = {
+        "selection": cell.choice.name,
+        "peft": cell.peft,
+        "seed": cell.seed,
+        "role": cell.choice.role,
+        "dataset": prepared.dataset.name,
+        "split": prepared.split.name,
+        "scope": prepared.scope(),
+    }
+    with ledger.record("cell", cell.name, fingerprint, settings, tags) as record:
+        state = ledger.scratch / f"{fingerprint}.pt"
+        regressor = Regressor.from_base(cell.peft, training, cell.seed)
+        train = prepared.train
+        if len(rows):
+            train = train.joined(prepared.require_pool().examples.take(rows))
+        log_inputs(record, prepared, rows)
+        result = fit(
+            regressor,
+            train,
+            prepared.validation,
+            seed=cell.seed,
+            progress=progress,
+            resume_file=state,
+            on_epoch=on_epoch,
+        )
+        measured = _measure(cell, regressor, result, prepared, len(rows), record.run_id)
+        record_fit(record, regressor, measured, prepared)
+    state.unlink(missing_ok=True)
+    return measured
+
+
+def log_inputs(record: Recorder, prepared: Prepared, rows: NDArray[np.int64]) -> None:
+    """Keeps which molecules went in, with the checksums of their files."""
+    primary = prepared.dataset.primary
+    for part, context in (("train", "train"), ("val", "validation"), ("test", "test")):
+        frame = primary.frame.iloc[prepared.split.part(part)][["row", "smiles", "label"]]
+        name = f"{prepared.dataset.name}-{part}"
+        record.dataset(frame, name, primary.path.name, context, primary.sha256)
+    if len(rows):
+        pool = prepared.require_pool()
+        frame = pool.table.frame.iloc[pool.positions[rows]][["row", "smiles", "label"]]
+        name = f"{prepared.dataset.name}-secondary"
+        record.dataset(frame, name, pool.table.path.name, "secondary", pool.table.sha256)
+
+
+def record_fit(
+    record: Recorder, regressor: Regressor, result: CellResult, prepared: Prepared
+) -> None:
+    """Keeps curve, numbers, predictions and the model of a fitted regressor."""
+    record.history([_curve_names(row) for row in result.history])
+    numbers = {
+        name: value
+        for name, value in result.as_dict().items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and name != "seed"
+    }
+    record.metrics(numbers)
+    record.table(result.predictions, "predictions")
+    regressor.manifest |= {
+        "dataset": prepared.dataset.name,
+        "scope": prepared.scope(),
+        "val_rmse": result.val_rmse,
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "regressor"
+        regressor.save(folder)
+        record.model(folder, prepared.train.smiles[:3])
+
+
+def _curve_names(row: dict[str, float]) -> dict[str, float]:
+    return {name if name == "epoch" else _CURVE + name: value for name, value in row.items()}
+
+
+def _measure(
+    cell: Cell,
+    regressor: Regressor,
+    result: FitResult,
+    prepared: Prepared,
+    n_selected: int,
+    run_id: str,
+) -> CellResult:
+    predictions = predict_parts(regressor, prepared)
+    test = predictions[predictions["part"] == "test"]
+    on_test = regression_metrics(test["predicted"].to_numpy(), test["measured"].to_numpy())
+    return CellResult(
+        selection=cell.choice.name,
+        peft=cell.peft,
+        seed=cell.seed,
+        role=cell.choice.role,
+        status="finished",
+        run_id=run_id,
+        n_selected=n_selected,
+        n_train=len(prepared.train) + n_selected,
+        n_truncated=result.n_truncated,
+        trainable_parameters=regressor.parameters().trainable,
+        seconds=result.seconds,
+        best_epoch=result.best_epoch,
+        val_rmse=result.best_val_rmse,
+        test_rmse=on_test["rmse"],
+        test_mae=on_test["mae"],
+        test_r2=on_test["r2"],
+        test_spearman=on_test["spearman"],
+        history=result.history,
+        predictions=predictions,
+    )
+
+
+def predict_parts(regressor: Regressor, prepared: Prepared) -> pd.DataFrame:
+    """Returns predictions of validation and test: part, row, smiles, measured, predicted."""
+    frames = []
+    for part in ("val", "test"):
+        positions = prepared.split.part(part)
+        frame = prepared.dataset.primary.frame.iloc[positions]
+        examples = prepared.part(part)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "part": part,
+                    "row": frame["row"].to_numpy(),
+                    "smiles": examples.smiles,
+                    "measured": examples.labels,
+                    "predicted": regressor.predict(examples.smiles),
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def _from_found(cell: Cell, found: Finished) -> CellResult:
+    """Reads a cell's result back from its record."""
+    numbers: dict[str, Any] = {
+        name: value
+        for name, value in found.metrics.items()
+        if name in CellResult.__dataclass_fields__
+    }
+    for name in _COUNTS:
+        if name in numbers:
+            numbers[name] = int(numbers[name])
+    return CellResult(
+        selection=cell.choice.name,
+        peft=cell.peft,
+        seed=cell.seed,
+        role=cell.choice.role,
+        status="finished",
+        run_id=found.run_id,
+        reused=True,
+        history=[
+            {name.removeprefix(_CURVE): value for name, value in row.items()}
+            for row in found.epochs([_CURVE + name for name in CURVES])
+        ],
+        predictions=pd.read_parquet(found.artifact("tables/predictions.parquet")),
+        **numbers,
+    )

@@ -1,0 +1,142 @@
+"""Which cells a comparison consists of: what was asked for, and the controls it needs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipo_cli.errors import SettingsError
+from lipo_cli.settings import CompareSettings, Peft
+from lipo_cli.valuation.selection import Scores, Selection, parse_selection
+
+Role = Literal["asked", "control"]
+T = TypeVar("T")
+_FIRST = ("none", "all")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A selection of the comparison: its name as the user wrote it, and what it does."""
+
+    name: str
+    selection: Selection
+    role: Role
+
+    def rows(self, scores: Scores | None, n: int, seed: int) -> NDArray[np.int64]:
+        """Returns the chosen positions in a pool of `n`; a random choice differs by seed."""
+        # The count is part of the stream: random choices of two sizes are not nested.
+        rng = np.random.default_rng([seed, self.selection.count or 0])
+        return self.selection.select(scores, n, rng).positions
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fine-tuning: a selection, a method, a seed."""
+
+    choice: Choice
+    peft: Peft
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Names the cell for people and for MLflow."""
+        return f"{self.choice.name} / {self.peft} / seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The choices of a comparison, controls included, and the methods and seeds to cross with."""
+
+    choices: tuple[Choice, ...]
+    peft: tuple[Peft, ...]
+    seeds: tuple[int, ...]
+    with_random: bool
+    """Whether a random control of equal size joins once the sizes are known."""
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the pool must be scored."""
+        return any(choice.selection.needs_scores for choice in self.choices)
+
+    @property
+    def needs_pool(self) -> bool:
+        """Whether there must be a secondary set."""
+        return any(choice.name != "none" for choice in self.choices)
+
+    def cells(self) -> list[Cell]:
+        """Returns the cells, one seed of every pair before the next seed."""
+        return [
+            Cell(choice, peft, seed)
+            for seed in self.seeds
+            for peft in self.peft
+            for choice in self.choices
+        ]
+
+    def reference(self, settings: CompareSettings) -> Cell:
+        """Returns the cell whose model embeds the pool: primary train alone, the first seed."""
+        peft = settings.reference_peft or self.peft[0]
+        none = next((c for c in self.choices if c.name == "none"), None)
+        return Cell(none or Choice("none", parse_selection("none"), "control"), peft, self.seeds[0])
+
+    def n_expected(self, n_pool: int) -> int:
+        """Returns how many cells there will be, the random controls to come included."""
+        extra = 0
+        if self.with_random:
+            sized = {
+                c.selection.count for c in self.choices if c.selection.rule in ("top", "bottom")
+            }
+            unsized = {
+                str(c.selection)
+                for c in self.choices
+                if c.selection.rule in ("optimal", "positive")
+            }
+            extra = len({k for k in sized if k is not None and k < n_pool}) + len(unsized)
+        return (len(self.choices) + extra) * len(self.peft) * len(self.seeds)
+
+    def with_random_controls(self, scores: Scores | None, n: int) -> Plan:
+        """Adds a random choice for every size that a scored selection has in a pool of `n`."""
+        if not self.with_random:
+            return self
+        sizes = {
+            len(c.rows(scores, n, self.seeds[0])) for c in self.choices if c.selection.needs_scores
+        }
+        known = {c.selection.count for c in self.choices if c.selection.rule == "random"}
+        added = tuple(
+            Choice(f"random:k={k}", parse_selection(f"random:k={k}"), "control")
+            for k in sorted(sizes)
+            if 0 < k < n and k not in known
+        )
+        return Plan(self.choices + added, self.peft, self.seeds, False)
+
+
+def make_plan(settings: CompareSettings) -> Plan:
+    """Reads the selections and adds the controls `none` and `all`.
+
+    Raises:
+        SettingsError: a selection is malformed, or nothing is asked for.
+    """
+    asked = _distinct(settings.selections)
+    if not asked or not settings.peft:
+        raise SettingsError("nothing to compare", hint="give --selection and --peft")
+    choices = [Choice(name, parse_selection(name), "asked") for name in asked]
+    if settings.controls:
+        present = {str(choice.selection) for choice in choices}
+        controls = [name for name in ("none", "all") if name not in present]
+        choices = [Choice(n, parse_selection(n), "control") for n in controls] + choices
+    choices.sort(key=lambda c: _FIRST.index(c.name) if c.name in _FIRST else len(_FIRST))
+    seeds = tuple(range(settings.first_seed, settings.first_seed + settings.seeds))
+    return Plan(tuple(choices), tuple(_distinct(settings.peft)), seeds, settings.controls)
+
+
+def _distinct(items: Iterable[T]) -> list[T]:
+    return list(dict.fromkeys(items))
+
+
+def rows_digest(rows: NDArray[np.int64]) -> str:
+    """Returns 16 hex digits that name a set of chosen rows."""
+    return hashlib.sha256(np.sort(rows).astype("<i8").tobytes()).hexdigest()[:16]

@@ -1,0 +1,144 @@
+"""What the cells say together: means and spreads over seeds, differences to the control."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student_t
+
+from lipo_cli.comparison.cells import CellResult
+from lipo_cli.settings import Peft
+from lipo_cli.valuation.agreement import jaccard
+
+CONTROL = "none"
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One selection with one method over its seeds; RMSE in raw label units.
+
+    Attributes:
+        test_rmse_sd: Sample standard deviation over seeds; None with fewer than two.
+        delta_none: Mean over seeds of test RMSE minus that of the control `none` with the same
+            method and seed: negative means that the added points helped.
+        delta_low: Lower end of its 95 % interval (Student's t over seeds); None with fewer than
+            two seeds, as one seed cannot tell a difference from noise.
+        delta_high: Upper end.
+    """
+
+    selection: str
+    peft: Peft
+    role: str
+    n_seeds: int
+    n_failed: int
+    n_selected: int | None
+    n_train: int | None
+    trainable_parameters: int | None
+    seconds: float | None
+    val_rmse: float | None
+    test_rmse: float | None
+    test_rmse_sd: float | None
+    delta_none: float | None
+    delta_low: float | None
+    delta_high: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns the row by name."""
+        return asdict(self)
+
+
+def summarise(cells: Sequence[CellResult]) -> list[SummaryRow]:
+    """Returns one row per selection and method, in the order of the cells."""
+    groups: dict[tuple[str, Peft], list[CellResult]] = {}
+    for cell in cells:
+        groups.setdefault((cell.selection, cell.peft), []).append(cell)
+    return [_row(group, groups.get((CONTROL, key[1]), [])) for key, group in groups.items()]
+
+
+def _row(group: list[CellResult], controls: list[CellResult]) -> SummaryRow:
+    done = [cell for cell in group if cell.status == "finished"]
+    first = group[0]
+    known = done[0] if done else first
+    tests = [cell.test_rmse for cell in done if cell.test_rmse is not None]
+    delta, low, high = (
+        (None, None, None) if first.selection == CONTROL else _difference(done, controls)
+    )
+    return SummaryRow(
+        selection=first.selection,
+        peft=first.peft,
+        role=first.role,
+        n_seeds=len(done),
+        n_failed=len(group) - len(done),
+        n_selected=known.n_selected,
+        n_train=known.n_train,
+        trainable_parameters=known.trainable_parameters,
+        seconds=_mean(cell.seconds for cell in done),
+        val_rmse=_mean(cell.val_rmse for cell in done),
+        test_rmse=_mean(tests),
+        test_rmse_sd=float(np.std(tests, ddof=1)) if len(tests) > 1 else None,
+        delta_none=delta,
+        delta_low=low,
+        delta_high=high,
+    )
+
+
+def _difference(
+    done: list[CellResult], controls: list[CellResult]
+) -> tuple[float | None, float | None, float | None]:
+    """Returns the mean paired difference to the control, and its 95 % interval over seeds."""
+    by_seed = {cell.seed: cell.test_rmse for cell in controls if cell.test_rmse is not None}
+    pairs = [
+        cell.test_rmse - by_seed[cell.seed]
+        for cell in done
+        if cell.test_rmse is not None and cell.seed in by_seed
+    ]
+    if not pairs:
+        return None, None, None
+    mean = float(np.mean(pairs))
+    if len(pairs) < 2:
+        return mean, None, None
+    half = float(student_t.ppf(0.975, len(pairs) - 1) * np.std(pairs, ddof=1) / np.sqrt(len(pairs)))
+    return mean, mean - half, mean + half
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How far two selections choose the same points."""
+
+    first: str
+    second: str
+    jaccard: float
+
+
+def selection_overlaps(chosen: dict[str, np.ndarray]) -> list[Overlap]:
+    """Returns the Jaccard index of every pair of selections that chose at least one point."""
+    names = [name for name, rows in chosen.items() if len(rows)]
+    return [
+        Overlap(a, b, jaccard(chosen[a], chosen[b]))
+        for i, a in enumerate(names)
+        for b in names[i + 1 :]
+    ]
+
+
+def pick_champion(cells: Sequence[CellResult], summary: Sequence[SummaryRow]) -> CellResult | None:
+    """Picks the champion on validation alone: the best mean over seeds, then its best seed."""
+    rows = [row for row in summary if row.val_rmse is not None]
+    if not rows:
+        return None
+    best = min(rows, key=lambda row: row.val_rmse if row.val_rmse is not None else np.inf)
+    group = [
+        cell
+        for cell in cells
+        if (cell.selection, cell.peft) == (best.selection, best.peft)
+        and cell.status == "finished"
+        and cell.val_rmse is not None
+    ]
+    return min(group, key=lambda cell: cell.val_rmse if cell.val_rmse is not None else np.inf)

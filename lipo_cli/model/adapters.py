@@ -1,0 +1,120 @@
+"""What is trained: everything, biases (BitFit), low-rank updates (LoRA) or rescalings (IA3).
+
+BitFit: Ben Zaken et al. 2022; LoRA: Hu et al. 2022; IA3: Liu et al. 2022. The head is trained
+whole with every method.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+from lipo_cli.model.modeling import MolformerPreTrainedModel
+from lipo_cli.settings import Peft, TrainingSettings
+
+DEFAULT_LEARNING_RATE: dict[Peft, float] = {
+    "full": 4e-4,
+    "bitfit": 4e-3,
+    "lora": 2e-3,
+    "ia3": 1e-2,
+}
+"""Chosen on validation (docs/benchmarks.md): a small method wants a larger step."""
+DEFAULT_LAYER_DECAY: dict[Peft, float] = {"full": 0.85, "bitfit": 1.0, "lora": 1.0, "ia3": 1.0}
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """How many parameters are trained, of how many."""
+
+    trainable: int
+    total: int
+
+
+def attach(model: MolformerPreTrainedModel, peft: Peft, settings: TrainingSettings) -> nn.Module:
+    """Returns the model with just the parameters of the method trainable.
+
+    Args:
+        model: A model with a head.
+        peft: The method; its targets are owned by the model class.
+        settings: Rank, alpha and dropout of LoRA.
+
+    Returns:
+        The model itself for `full` and `bitfit`, a `peft.PeftModel` around it otherwise.
+    """
+    targets, head = model.adapter_targets, model.head_name
+    if peft == "lora":
+        config = LoraConfig(
+            r=settings.lora_rank,
+            lora_alpha=settings.lora_alpha,
+            lora_dropout=settings.lora_dropout,
+            target_modules=targets["lora"],
+            modules_to_save=[head],
+        )
+        return get_peft_model(model, config)
+    if peft == "ia3":
+        return get_peft_model(
+            model,
+            IA3Config(
+                target_modules=targets["ia3"],
+                feedforward_modules=targets["ia3_feedforward"],
+                modules_to_save=[head],
+            ),
+        )
+    for name, parameter in model.named_parameters():
+        in_head = name.startswith(f"{head}.")
+        parameter.requires_grad_(peft == "full" or in_head or name.endswith(".bias"))
+    return model
+
+
+def unwrap(model: nn.Module) -> MolformerPreTrainedModel:
+    """Returns the MoLFormer inside a PEFT wrapper, adapters still in place."""
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(inner, MolformerPreTrainedModel)
+    return inner
+
+
+def count_parameters(model: nn.Module) -> ParameterCount:
+    """Counts the parameters that a step changes, and all; PEFT's spare copy of the head is none."""
+    trainable = total = 0
+    for name, parameter in model.named_parameters():
+        if ".original_module." in name:
+            continue
+        total += parameter.numel()
+        trainable += parameter.numel() if parameter.requires_grad else 0
+    return ParameterCount(trainable, total)
+
+
+_LAYER = re.compile(r"\.layer\.(\d+)\.")
+
+
+def parameter_groups(
+    model: nn.Module, learning_rate: float, layer_decay: float, weight_decay: float
+) -> list[dict[str, object]]:
+    """Groups trainable parameters for AdamW, with layer-wise learning-rate decay.
+
+    The head has the full rate, the layer l of L the rate times decay^(L - l), the embeddings
+    decay^(L + 1) (Clark et al. 2020, ELECTRA). Vectors (biases, norms) are not decayed.
+    """
+    n_layers = int(unwrap(model).config.num_hidden_layers)
+    groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if match := _LAYER.search(name):
+            depth = n_layers - int(match.group(1))
+        elif "embeddings" in name:
+            depth = n_layers + 1
+        else:
+            depth = 0
+        groups.setdefault((depth, parameter.ndim > 1), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": learning_rate * layer_decay**depth,
+            "weight_decay": weight_decay if matrix else 0.0,
+        }
+        for (depth, matrix), parameters in sorted(groups.items(), key=lambda item: item[0])
+    ]

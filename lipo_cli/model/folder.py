@@ -1,0 +1,113 @@
+"""The folder of a saved regressor: its manifest, its weights file, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import save_file
+
+from lipo_cli.errors import ModelError
+from lipo_cli.model.base import Base, resolve_base, sha256_of
+from lipo_cli.settings import Peft
+
+FORMAT = 1
+_NEEDED = {"format", "peft", "base", "settings", "weights_sha256"}
+
+
+def weights_name(peft: Peft) -> str:
+    """Returns the weights file of a method; PEFT's own name where PEFT can read it too."""
+    return "adapter_model.safetensors" if peft in ("lora", "ia3") else "model.safetensors"
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes sorted, indented JSON."""
+    text = json.dumps(content, indent=1, sort_keys=True, default=str)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def write_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
+    """Writes the adapter in PEFT's own two files, the base named instead of null."""
+    state = {k: v.cpu().contiguous() for k, v in get_peft_model_state_dict(model).items()}
+    save_file(state, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    config = model.peft_config["default"].to_dict()
+    config["base_model_name_or_path"] = base_name
+    config["inference_mode"] = True
+    plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
+    write_json(folder / "adapter_config.json", plain)
+
+
+def read_adapter(model: PeftModel, state: dict[str, torch.Tensor], folder: Path) -> None:
+    """Fills an adapter.
+
+    Raises:
+        ModelError: a weight of the adapter is missing, or one is there that it has not.
+    """
+    own = get_peft_model_state_dict(model).keys()
+    if own != state.keys():
+        odd = sorted(own ^ state.keys())[0]
+        raise ModelError(f"the weights do not fit this adapter: {odd}", where=folder)
+    set_peft_model_state_dict(model, state)
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Writes `manifest.json` last: it carries the SHA-256 of the weights beside it."""
+    manifest["weights_sha256"] = sha256_of(folder / weights_name(manifest["peft"]))
+    write_json(folder / "manifest.json", manifest)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Reads and checks the manifest of a saved regressor.
+
+    Raises:
+        ModelError: a file is missing or damaged, or the weights are not the ones described.
+    """
+    file = folder / "manifest.json"
+    if not file.is_file():
+        raise ModelError(
+            "not a saved regressor: no manifest.json",
+            where=folder,
+            hint="give a folder that `lipo finetune --out` wrote, or models:/NAME@champion",
+        )
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        missing = sorted(_NEEDED - manifest.keys())
+    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+        raise ModelError("the manifest cannot be read", where=file, hint=str(error)) from None
+    if missing:
+        raise ModelError(f"the manifest lacks {', '.join(missing)}", where=file)
+    if manifest["format"] != FORMAT:
+        raise ModelError(
+            f"written in format {manifest['format']}, this lipo reads {FORMAT}", where=file
+        )
+    weights = weights_name(manifest["peft"])
+    for name in (weights, "config.json", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise ModelError(f"no {name}", where=folder, hint="the folder is not whole")
+    if sha256_of(folder / weights) != manifest["weights_sha256"]:
+        raise ModelError(
+            f"{weights} is not the file that the manifest describes",
+            where=folder,
+            hint="the folder is damaged or mixed; export the model again",
+        )
+    return manifest
+
+
+def matching_base(name: str, wanted: dict[str, str], folder: Path) -> Base:
+    """Finds the base model of an adapter.
+
+    Raises:
+        ModelError: it is not to be found, or its weights are others.
+    """
+    found = resolve_base(name)
+    if found.sha256 != wanted["sha256"]:
+        raise ModelError(
+            f"this adapter was trained on another '{wanted['name']}' "
+            f"(weights {wanted['sha256'][:12]}, found {found.sha256[:12]})",
+            where=folder,
+            hint="give the base it was trained on",
+        )
+    return found

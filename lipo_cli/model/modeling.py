@@ -1,0 +1,371 @@
+"""MoLFormer in plain torch: rotary linear attention over SMILES tokens.
+
+Ross et al. 2022 (Large-scale chemical language representations capture molecular structure and
+properties), with the parameter names of the published checkpoints, so that their
+`model.safetensors` load without remote code.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPooling,
+    MaskedLMOutput,
+    SequenceClassifierOutput,
+)
+from transformers.modeling_utils import PreTrainedModel
+
+from lipo_cli.model.config import MolformerConfig
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """Returns the type to sum in: half precision is lifted to float32, float64 stays."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def rotary_tables(length: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns cosines and sines [length, head_dim] of rotary positions (half-split, base 10000)."""
+    exponents = torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
+    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] / 10000**exponents
+    angles = torch.cat((angles, angles), dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+def orthogonal_features(head_dim: int, n_features: int) -> Tensor:
+    """Draws random features [head_dim, n_features]: orthogonal blocks with normal row norms."""
+    blocks = []
+    for start in range(0, n_features, head_dim):
+        normal = torch.randn(head_dim, head_dim)
+        orthogonal, _ = torch.linalg.qr(normal)
+        block = orthogonal.T * normal.norm(dim=1, keepdim=True)
+        blocks.append(block[: min(head_dim, n_features - start)])
+    return torch.cat(blocks).T.contiguous()
+
+
+class FeatureMap(nn.Module):
+    """Random features of the attention kernel: relu(x W), W fixed and saved.
+
+    The published code redraws W at every forward pass, so that a molecule is scored differently on
+    each call. Here W is a persistent buffer, drawn once with the model's weights.
+    """
+
+    weight: Tensor
+
+    def __init__(self, config: MolformerConfig) -> None:
+        super().__init__()
+        head_dim = config.hidden_size // config.num_attention_heads
+        self.register_buffer("weight", orthogonal_features(head_dim, config.num_random_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps x [..., head_dim] to features [..., n_features]."""
+        return torch.relu(x @ self.weight)
+
+
+class LinearAttention(nn.Module):
+    """out = phi(q) (phi(k)^T v) / max(phi(q) . sum phi(k), eps), in time linear in the length."""
+
+    def __init__(self, config: MolformerConfig) -> None:
+        super().__init__()
+        self.heads = config.num_attention_heads
+        self.eps = config.linear_attention_eps
+        self.query = nn.Linear(config.hidden_size, config.hidden_size)
+        self.key = nn.Linear(config.hidden_size, config.hidden_size)
+        self.value = nn.Linear(config.hidden_size, config.hidden_size)
+        self.feature_map = FeatureMap(config)
+
+    def _split(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def forward(self, hidden: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """Attends within hidden [batch, length, hidden]; mask [batch, length], 1 at tokens."""
+        query = self._split(self.query(hidden))
+        key = self._split(self.key(hidden))
+        value = self._split(self.value(hidden))
+        # Sums over the whole length lose too much in half precision: bf16 was seen 0.8 off.
+        with torch.autocast(hidden.device.type, enabled=False):
+            cos, sin = rotary
+            query = self.feature_map(_rotate(query.to(cos.dtype), cos, sin))
+            key = self.feature_map(_rotate(key.to(cos.dtype), cos, sin))
+            key = key * mask[:, None, :, None].to(key.dtype)
+            context = key.transpose(-1, -2) @ value.to(key.dtype)
+            normaliser = query @ key.sum(dim=-2).unsqueeze(-1)
+            out = (query @ context) / normaliser.clamp(min=self.eps)
+        return out.transpose(1, 2).flatten(-2).to(hidden.dtype)
+
+
+class ResidualOutput(nn.Module):
+    """Dense, dropout, residual, LayerNorm: the end of both halves of a post-LN layer."""
+
+    def __init__(self, config: MolformerConfig, width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(width, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Projects x [..., width] and adds residual [..., hidden]."""
+        return self.LayerNorm(self.dropout(self.dense(x)) + residual)
+
+
+class Attention(nn.Module):
+    """Self-attention with its residual output."""
+
+    def __init__(self, config: MolformerConfig) -> None:
+        super().__init__()
+        self.self = LinearAttention(config)
+        self.output = ResidualOutput(config, config.hidden_size)
+
+    def forward(self, hidden: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """Maps hidden [batch, length, hidden] to the same shape."""
+        return self.output(self.self(hidden, mask, rotary), hidden)
+
+
+class Intermediate(nn.Module):
+    """The first half of the feed-forward block."""
+
+    def __init__(self, config: MolformerConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.activation = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Maps [..., hidden] to [..., intermediate]."""
+        return self.activation(self.dense(hidden))
+
+
+class Layer(nn.Module):
+    """One post-LN transformer layer."""
+
+    def __init__(self, config: MolformerConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.intermediate = Intermediate(config)
+        self.output = ResidualOutput(config, config.intermediate_size)
+
+    def forward(self, hidden: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """Maps hidden [batch, length, hidden] to the same shape."""
+        hidden = self.attention(hidden, mask, rotary)
+        return self.output(self.intermediate(hidden), hidden)
+
+
+class Embeddings(nn.Module):
+    """Token embeddings; positions enter through the rotary attention alone."""
+
+    def __init__(self, config: MolformerConfig) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(
+            config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
+        )
+        self.dropout = nn.Dropout(config.embedding_dropout_prob)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Maps ids [batch, length] to [batch, length, hidden]."""
+        return self.dropout(self.word_embeddings(input_ids))
+
+
+class Encoder(nn.Module):
+    """The stack of layers."""
+
+    def __init__(self, config: MolformerConfig) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(Layer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(self, hidden: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+        """Maps hidden [batch, length, hidden] to the same shape."""
+        for layer in self.layer:
+            hidden = layer(hidden, mask, rotary)
+        return hidden
+
+
+class LMTransform(nn.Module):
+    """Dense, GELU, LayerNorm before the decoder."""
+
+    def __init__(self, config: MolformerConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Maps [..., hidden] to the same shape."""
+        return self.LayerNorm(self.activation(self.dense(hidden)))
+
+
+class LMHead(nn.Module):
+    """Token logits; the decoder has no bias and is not tied to the embeddings."""
+
+    def __init__(self, config: MolformerConfig) -> None:
+        super().__init__()
+        self.transform = LMTransform(config)
+        self.decoder = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Maps [..., hidden] to logits [..., vocabulary]."""
+        return self.decoder(self.transform(hidden))
+
+
+class RegressionHead(nn.Module):
+    """Two dense layers with skip connections, a linear output, and the scale of the labels.
+
+    The output is in the raw units of the label: `label_mean + label_scale * z`, where z is what is
+    trained. Both are buffers, saved with the weights.
+    """
+
+    label_mean: Tensor
+    label_scale: Tensor
+
+    def __init__(self, config: MolformerConfig) -> None:
+        super().__init__()
+        rate = config.classifier_dropout_prob
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense2 = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob if rate is None else rate)
+        self.activation = ACT2FN[config.hidden_act]
+        self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
+        self.skip = config.classifier_skip_connection
+        self.register_buffer("label_mean", torch.zeros(config.num_labels))
+        self.register_buffer("label_scale", torch.ones(config.num_labels))
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Maps pooled [batch, hidden] to predictions [batch, n_labels] in raw units."""
+        hidden = self.activation(self.dropout(self.dense(pooled)))
+        hidden = hidden + pooled if self.skip else hidden
+        second = self.activation(self.dropout(self.dense2(hidden)))
+        hidden = second + hidden if self.skip else second
+        standardised = self.out_proj(hidden)
+        standardised = standardised.to(wide(standardised.dtype))
+        return self.label_mean + self.label_scale * standardised
+
+
+class MolformerPreTrainedModel(PreTrainedModel):
+    """Initialisation and loading shared by the three models."""
+
+    config_class = MolformerConfig
+    base_model_prefix = "molformer"
+    # A published checkpoint knows no label scale; 0 and 1 are then right.
+    _keys_to_ignore_on_load_missing: ClassVar[list[str]] = [
+        r"classifier\.label_mean",
+        r"classifier\.label_scale",
+    ]
+
+    # Which modules an adapter may sit on is the architecture's knowledge, not the trainer's:
+    # regular expressions over full module names, as PEFT takes them.
+    adapter_targets: ClassVar[dict[str, str]] = {
+        "lora": r".*\.(query|key|value|intermediate\.dense|output\.dense)",
+        "ia3": r".*\.(key|value|layer\.\d+\.output\.dense)",
+        "ia3_feedforward": r".*\.layer\.\d+\.output\.dense",
+    }
+    head_name: ClassVar[str] = "classifier"
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, FeatureMap):
+            width, features = module.weight.shape
+            init.copy_(module.weight, orthogonal_features(width, features))
+        elif isinstance(module, RegressionHead):
+            init.zeros_(module.label_mean)
+            init.ones_(module.label_scale)
+
+
+def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Averages hidden [batch, length, hidden] over unmasked tokens, bos and eos included."""
+    exact = wide(hidden.dtype)
+    weight = mask.unsqueeze(-1).to(exact)
+    return (hidden.to(exact) * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
+
+
+class MolformerModel(MolformerPreTrainedModel):
+    """The encoder: last hidden state and its mean over tokens."""
+
+    def __init__(self, config: MolformerConfig) -> None:
+        super().__init__(config)
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Returns the token embeddings."""
+        return self.embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces the token embeddings."""
+        assert isinstance(value, nn.Embedding)
+        self.embeddings.word_embeddings = value
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
+    ) -> BaseModelOutputWithPooling:
+        """Encodes input_ids [batch, length]; attention_mask is 1 at tokens, 0 at padding."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        hidden = self.embeddings(input_ids)
+        head_dim = self.config.hidden_size // self.config.num_attention_heads
+        cos, sin = rotary_tables(input_ids.shape[1], head_dim, hidden.device)
+        exact = wide(hidden.dtype)
+        hidden = self.encoder(hidden, attention_mask, (cos.to(exact), sin.to(exact)))
+        hidden = self.LayerNorm(hidden)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=hidden, pooler_output=mean_pool(hidden, attention_mask)
+        )
+
+
+class MolformerForMaskedLM(MolformerPreTrainedModel):
+    """The encoder with token logits."""
+
+    def __init__(self, config: MolformerConfig) -> None:
+        super().__init__(config)
+        self.molformer = MolformerModel(config)
+        self.lm_head = LMHead(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **_: Any,
+    ) -> MaskedLMOutput:
+        """Predicts masked tokens; labels [batch, length] are -100 where nothing is asked."""
+        hidden = self.molformer(input_ids, attention_mask).last_hidden_state
+        logits = self.lm_head(hidden)
+        loss = None
+        if labels is not None:
+            loss = nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten())
+        return MaskedLMOutput(loss=loss, logits=logits)
+
+
+class MolformerForSequenceClassification(MolformerPreTrainedModel):
+    """The encoder with the regression head; named as transformers' Auto classes expect."""
+
+    def __init__(self, config: MolformerConfig) -> None:
+        super().__init__(config)
+        self.molformer = MolformerModel(config)
+        self.classifier = RegressionHead(config)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **_: Any,
+    ) -> SequenceClassifierOutput:
+        """Predicts [batch, n_labels] in raw units; the loss is the mean of squared z errors."""
+        pooled = self.molformer(input_ids, attention_mask).pooler_output
+        logits = self.classifier(pooled)
+        loss = None
+        if labels is not None:
+            error = (logits - labels.reshape(logits.shape)) / self.classifier.label_scale
+            loss = error.square().mean()
+        return SequenceClassifierOutput(loss=loss, logits=logits)

@@ -1,0 +1,36 @@
+"""Where a model computes, and with how many bits."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+
+from lipo_cli.errors import SettingsError
+
+
+def pick_device(name: str) -> torch.device:
+    """Returns the device of `auto`, `cpu` or `cuda`.
+
+    Raises:
+        SettingsError: cuda is asked for and there is none.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("no CUDA device here", where="--device", hint="use cpu or auto")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Says whether the device multiplies bf16 in hardware; emulation would be slower."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    # torch offers no public question for this; oneDNN's bf16 kernels need AVX512-BF16 or AMX.
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Returns the autocast context for `auto`, `float32` or `bf16`."""
+    enabled = precision == "bf16" or (precision == "auto" and has_bf16(device))
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)

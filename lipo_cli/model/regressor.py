@@ -1,0 +1,262 @@
+"""A fitted regressor: MoLFormer, its adapter, tokenizer and label scale, as one thing.
+
+It predicts raw label units from SMILES, and is saved as a folder without pickle:
+`manifest.json`, `config.json`, `tokenizer.json`, and safetensors that hold just what was trained.
+The manifest names the base model by SHA-256; a folder that does not match is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import PeftModel
+from safetensors.torch import save_file
+from torch import nn
+
+from lipo_cli import __version__
+from lipo_cli.errors import DataError, ModelError
+from lipo_cli.model.adapters import ParameterCount, attach, count_parameters, unwrap
+from lipo_cli.model.base import load_model, read_config, read_weights, resolve_base
+from lipo_cli.model.batches import batches_in_order, collate
+from lipo_cli.model.folder import (
+    FORMAT,
+    matching_base,
+    read_adapter,
+    read_manifest,
+    weights_name,
+    write_adapter,
+    write_json,
+    write_manifest,
+)
+from lipo_cli.model.modeling import MolformerForSequenceClassification
+from lipo_cli.model.precision import autocast, pick_device
+from lipo_cli.model.tokenizer import MolformerTokenizer, encode, load_tokenizer
+from lipo_cli.settings import Peft, TrainingSettings
+
+
+class Regressor:
+    """Predicts a property from SMILES.
+
+    Attributes:
+        model: The network, in PEFT's wrapper for `lora` and `ia3`.
+        tokenizer: Its tokenizer.
+        peft: The fine-tuning method.
+        base: The checkpoint it starts from.
+        manifest: What the folder says about itself.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: MolformerTokenizer,
+        peft: Peft,
+        base: dict[str, str],
+        settings: TrainingSettings,
+        about: dict[str, Any] | None = None,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.peft: Peft = peft
+        self.base = base
+        self.settings = settings
+        self.device = pick_device(settings.device)
+        self.model.to(self.device)
+        self.manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "lipo": __version__,
+            "peft": peft,
+            "base": base,
+            "settings": settings.model_dump(mode="json"),
+            **(about or {}),
+        }
+
+    @classmethod
+    def from_base(cls, peft: Peft, settings: TrainingSettings, seed: int) -> Self:
+        """Puts a fresh head (and adapter) on the pretrained encoder, drawn from `seed`."""
+        base = resolve_base(settings.model)
+        model = load_model(
+            MolformerForSequenceClassification,
+            base,
+            seed=seed,
+            hidden_dropout_prob=settings.dropout,
+            num_labels=1,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed + 1)  # LoRA's A is random: its draw belongs to the seed too
+            attached = attach(model, peft, settings)
+        return cls(attached, load_tokenizer(base.folder), peft, base.identity(), settings)
+
+    @property
+    def network(self) -> MolformerForSequenceClassification:
+        """The MoLFormer itself, adapters in place."""
+        inner = unwrap(self.model)
+        assert isinstance(inner, MolformerForSequenceClassification)
+        return inner
+
+    def head(self) -> nn.Module:
+        """Returns the head that is trained (PEFT keeps a spare copy beside it)."""
+        wrapped: Any = self.network.classifier
+        head: nn.Module = (
+            wrapped.modules_to_save["default"] if hasattr(wrapped, "modules_to_save") else wrapped
+        )
+        return head
+
+    def set_label_scale(self, labels: NDArray[np.float64]) -> None:
+        """Standardises labels inside the model by the mean and deviation of these."""
+        head: Any = self.head()
+        spread = float(np.std(labels))
+        head.label_mean.fill_(float(np.mean(labels)))
+        head.label_scale.fill_(spread if spread > 0 else 1.0)
+
+    def parameters(self) -> ParameterCount:
+        """Counts trainable and all parameters."""
+        return count_parameters(self.model)
+
+    def trained_state(self) -> dict[str, torch.Tensor]:
+        """Returns references to what training changes, the label scale included."""
+        names = {n for n, p in self.model.named_parameters() if p.requires_grad}
+        names |= {
+            n
+            for n, _ in self.model.named_buffers()
+            if n.endswith(("label_mean", "label_scale")) and "original_module" not in n
+        }
+        return {n: t for n, t in self.model.state_dict().items() if n in names}
+
+    def copy_state(self) -> dict[str, torch.Tensor]:
+        """Returns a copy of what training changes, on the CPU."""
+        return {n: t.detach().cpu().clone() for n, t in self.trained_state().items()}
+
+    def restore_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Puts a copy back.
+
+        Raises:
+            ModelError: the names differ from what this method trains.
+        """
+        own = self.trained_state()
+        if own.keys() != state.keys():
+            odd = sorted(own.keys() ^ state.keys())[0]
+            raise ModelError(f"the saved weights do not fit this {self.peft} model: {odd}")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
+
+    def encode(self, smiles: Sequence[str]) -> tuple[list[list[int]], int]:
+        """Returns token ids, and how many molecules were cut at `max_length`."""
+        return encode(self.tokenizer, smiles, self.max_length)
+
+    @property
+    def max_length(self) -> int:
+        """The longest sequence in tokens, of the settings and of the model."""
+        return min(self.settings.max_length, int(self.network.config.max_position_embeddings))
+
+    def predict(self, smiles: Sequence[str], *, batch_size: int = 128) -> NDArray[np.float64]:
+        """Predicts [n] values in raw label units, in the order given."""
+        return self._run(smiles, batch_size, embed=False)[:, 0]
+
+    def embed(self, smiles: Sequence[str], *, batch_size: int = 128) -> NDArray[np.float64]:
+        """Returns mean-pooled embeddings [n, hidden] of the (fine-tuned) encoder."""
+        return self._run(smiles, batch_size, embed=True)
+
+    @torch.inference_mode()
+    def _run(self, smiles: Sequence[str], batch_size: int, *, embed: bool) -> NDArray[np.float64]:
+        if len(smiles) == 0:
+            width = self.network.config.hidden_size if embed else 1
+            return np.empty((0, width))
+        ids, _ = self.encode(smiles)
+        was_training = self.model.training
+        self.model.eval()
+        rows: list[NDArray[np.float64]] = []
+        order: list[NDArray[np.int64]] = []
+        for positions in batches_in_order([len(row) for row in ids], batch_size):
+            batch = collate([ids[i] for i in positions], self.pad_id, self.device)
+            with autocast(self.device, self.settings.precision):
+                if embed:
+                    out = self.network.molformer(batch.input_ids, batch.attention_mask)
+                    values = out.pooler_output
+                else:
+                    values = self.model(
+                        input_ids=batch.input_ids, attention_mask=batch.attention_mask
+                    ).logits
+            rows.append(values.float().cpu().numpy().astype(np.float64))
+            order.append(positions)
+        self.model.train(was_training)
+        result = np.empty((len(ids), rows[0].shape[1]))
+        result[np.concatenate(order)] = np.concatenate(rows)
+        return result
+
+    @property
+    def pad_id(self) -> int:
+        """The id of `<pad>`."""
+        return int(self.tokenizer.pad_token_id)
+
+    def save(self, folder: Path) -> None:
+        """Writes the folder; a base model's weights are named there, not copied."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+        config = self.network.config.to_dict()
+        config.pop("_name_or_path", None)
+        write_json(folder / "config.json", config)
+        if isinstance(self.model, PeftModel):
+            write_adapter(self.model, folder, self.base["name"])
+        else:
+            state = self.network.state_dict() if self.peft == "full" else self.trained_state()
+            weights = {k: v.detach().cpu().contiguous() for k, v in state.items()}
+            save_file(weights, folder / weights_name(self.peft), metadata={"format": "pt"})
+        write_manifest(folder, self.manifest)
+
+    @classmethod
+    def load(cls, folder: Path | str, *, base: str | None = None, device: str = "auto") -> Self:
+        """Loads a saved folder.
+
+        Args:
+            folder: What `save` wrote.
+            base: Where the base model is now, when its recorded name is not to be found.
+            device: `auto`, `cpu` or `cuda`.
+
+        Raises:
+            ModelError: something is missing, damaged, or belongs to another base model.
+        """
+        folder = Path(folder)
+        manifest = read_manifest(folder)
+        settings = TrainingSettings.model_validate({**manifest["settings"], "device": device})
+        peft: Peft = manifest["peft"]
+        state = read_weights(folder / weights_name(peft))
+        if peft == "full":
+            network = MolformerForSequenceClassification(read_config(folder))
+        else:
+            found = matching_base(base or manifest["base"]["name"], manifest["base"], folder)
+            network = load_model(MolformerForSequenceClassification, found, num_labels=1)
+        model = attach(network, peft, settings)
+        about = {k: v for k, v in manifest.items() if k not in ("settings", "base", "peft")}
+        regressor = cls(
+            model, load_tokenizer(folder), peft, manifest["base"], settings, about=about
+        )
+        if isinstance(model, PeftModel):
+            read_adapter(model, state, folder)
+        elif peft == "full":
+            _fill(network, state, folder)
+        else:
+            regressor.restore_state(state)
+        regressor.model.eval()
+        return regressor
+
+
+def _fill(network: nn.Module, state: dict[str, torch.Tensor], folder: Path) -> None:
+    own = network.state_dict()
+    if own.keys() != state.keys():
+        odd = sorted(own.keys() ^ state.keys())[0]
+        raise ModelError(f"the weights do not fit config.json: {odd}", where=folder)
+    network.load_state_dict(state)
+
+
+def check_known(regressor: Regressor, smiles: Sequence[str]) -> None:
+    """Raises DataError when no molecule has a token the model knows (a wrong column, say)."""
+    unknown = regressor.tokenizer.unk_token_id
+    ids, _ = regressor.encode(list(smiles[:100]))
+    if ids and all(set(row[1:-1]) <= {unknown} for row in ids):
+        raise DataError("the model knows none of the tokens", hint="is this a SMILES column?")

@@ -1,0 +1,110 @@
+"""The SMILES tokenizer of MoLFormer, as a fast tokenizer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from lipo_cli.chem.tokens import SMILES_PATTERN, split_tokens
+from lipo_cli.errors import ModelError
+
+SPECIAL = ("<bos>", "<eos>", "<pad>", "<mask>", "<unk>")
+
+
+class MolformerTokenizer(PreTrainedTokenizerFast):
+    """Splits SMILES by the published pattern; `<bos>` first, `<eos>` last, no fixed padding.
+
+    Published files may carry padding and truncation to 128: both are switched off at loading, as
+    batches are padded to their own length here.
+    """
+
+    model_input_names = ("input_ids", "attention_mask")
+
+    def __init__(
+        self,
+        *args: object,
+        bos_token: str = "<bos>",
+        eos_token: str = "<eos>",
+        pad_token: str = "<pad>",
+        mask_token: str = "<mask>",
+        unk_token: str = "<unk>",
+        **kwargs: object,
+    ) -> None:
+        kwargs.setdefault("clean_up_tokenization_spaces", False)
+        super().__init__(
+            *args,
+            bos_token=bos_token,
+            eos_token=eos_token,
+            pad_token=pad_token,
+            mask_token=mask_token,
+            unk_token=unk_token,
+            **kwargs,
+        )
+        self.backend_tokenizer.no_padding()
+        self.backend_tokenizer.no_truncation()
+
+
+def build_tokenizer(smiles: Iterable[str], *, min_count: int = 1) -> MolformerTokenizer:
+    """Makes a tokenizer whose vocabulary is every token seen at least `min_count` times.
+
+    Tokens are ordered by falling count, then alphabetically, so that equal data gives equal ids.
+    """
+    counts: dict[str, int] = {}
+    for text in smiles:
+        for token in split_tokens(text):
+            counts[token] = counts.get(token, 0) + 1
+    kept = sorted((t for t, n in counts.items() if n >= min_count), key=lambda t: (-counts[t], t))
+    vocabulary = {token: i for i, token in enumerate((*SPECIAL, *kept))}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.Split(
+        Regex(SMILES_PATTERN), behavior="removed", invert=True
+    )
+    backend.post_processor = processors.TemplateProcessing(
+        single="<bos> $A <eos>", special_tokens=[("<bos>", 0), ("<eos>", 1)]
+    )
+    return MolformerTokenizer(tokenizer_object=backend)
+
+
+def load_tokenizer(folder: Path) -> MolformerTokenizer:
+    """Loads `tokenizer.json` of a folder.
+
+    Raises:
+        ModelError: there is none, or it is not a tokenizer with the special tokens of MoLFormer.
+    """
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        raise ModelError(
+            "no tokenizer.json",
+            where=folder,
+            hint="a checkpoint folder holds one beside its weights",
+        )
+    try:
+        tokenizer = MolformerTokenizer(tokenizer_file=str(file))
+        known = json.loads(file.read_text(encoding="utf-8"))["model"]["vocab"]
+    except Exception as error:  # tokenizers raises bare Exception on malformed files
+        raise ModelError("tokenizer.json cannot be read", where=file, hint=str(error)) from None
+    missing = [token for token in SPECIAL[:4] if token not in known]
+    if missing:
+        raise ModelError(f"special tokens {', '.join(missing)} are missing", where=file)
+    return tokenizer
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerFast, smiles: Sequence[str], max_length: int
+) -> tuple[list[list[int]], int]:
+    """Encodes SMILES to ids without padding.
+
+    Returns:
+        The ids, and how many molecules were cut to `max_length` tokens (bos and eos included).
+    """
+    ids: list[list[int]] = tokenizer(list(smiles), add_special_tokens=True)["input_ids"]
+    truncated = 0
+    for i, row in enumerate(ids):
+        if len(row) > max_length:
+            ids[i] = [*row[: max_length - 1], row[-1]]
+            truncated += 1
+    return ids, truncated

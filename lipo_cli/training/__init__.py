@@ -1,0 +1,1 @@
+"""Pretraining, fine-tuning, batching by length and encoding."""

@@ -1,0 +1,282 @@
+"""Fine-tuning by regression: label-standardised squared error, early stopping, exact resume.
+
+The loop is our own and not `transformers.Trainer`'s: see benchmarks/trainer.py for the measurement.
+Everything random in an epoch (batches, random SMILES, dropout) is drawn from (seed, epoch), so that
+a run resumed from the state after an epoch is equal, bit for bit, to one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lipo_cli.chem.molecules import randomised_smiles
+from lipo_cli.errors import TrainingError
+from lipo_cli.model.adapters import (
+    DEFAULT_LAYER_DECAY,
+    DEFAULT_LEARNING_RATE,
+    parameter_groups,
+)
+from lipo_cli.model.batches import collate, shuffled_batches
+from lipo_cli.model.precision import autocast
+from lipo_cli.model.regressor import Regressor
+from lipo_cli.progress import Progress, SilentProgress
+from lipo_cli.training.resume import TrainingState, read_state, write_state
+
+MAX_GRADIENT_NORM = 1.0
+
+
+@dataclass(frozen=True)
+class Examples:
+    """SMILES with their labels [n] in raw units."""
+
+    smiles: list[str]
+    labels: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if len(self.smiles) != len(self.labels):
+            raise ValueError(f"{len(self.smiles)} SMILES, {len(self.labels)} labels")
+
+    def __len__(self) -> int:
+        """Returns the number of molecules."""
+        return len(self.smiles)
+
+    def take(self, positions: NDArray[np.int64]) -> Examples:
+        """Returns the examples at these positions, in their order."""
+        return Examples([self.smiles[i] for i in positions], self.labels[positions])
+
+    def joined(self, other: Examples) -> Examples:
+        """Returns these examples followed by others."""
+        return Examples(self.smiles + other.smiles, np.concatenate([self.labels, other.labels]))
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a fine-tuning run was.
+
+    Attributes:
+        history: One row per epoch: epoch (from 1), train_loss (standardised), train_rmse,
+            val_rmse (raw units), learning_rate, seconds.
+        best_epoch: The epoch whose weights were restored.
+        best_val_rmse: Its validation RMSE, raw units.
+        seconds: Time spent, summed over resumed parts.
+        stopped_early: Whether patience ran out before the last epoch.
+        n_truncated: Training molecules longer than the model reads.
+    """
+
+    history: list[dict[str, float]]
+    best_epoch: int
+    best_val_rmse: float
+    seconds: float
+    stopped_early: bool
+    n_truncated: int = 0
+
+
+@dataclass
+class _Run:
+    """The moving parts of one run."""
+
+    regressor: Regressor
+    train: Examples
+    validation: Examples
+    seed: int
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LambdaLR
+    state: TrainingState = field(default_factory=TrainingState)
+
+
+def rmse(predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> float:
+    """Root mean squared error, in the units of the labels."""
+    return float(np.sqrt(np.mean((predicted - measured) ** 2)))
+
+
+def learning_rate_of(regressor: Regressor) -> float:
+    """Returns the learning rate of the settings, or the method's measured default."""
+    given = regressor.settings.learning_rate
+    return DEFAULT_LEARNING_RATE[regressor.peft] if given is None else given
+
+
+def fit(
+    regressor: Regressor,
+    train: Examples,
+    validation: Examples,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+    resume_file: Path | None = None,
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> FitResult:
+    """Fine-tunes a regressor in place and restores the weights of its best validation epoch.
+
+    Args:
+        regressor: A fresh regressor; its settings say how it is trained.
+        train: Training molecules; their labels set the label scale.
+        validation: Molecules that choose the epoch.
+        seed: Decides batches, random SMILES and dropout.
+        progress: Told of every batch.
+        resume_file: Where the state is kept after every epoch, and looked for at the start.
+        on_epoch: Called with each row of the history; it may raise to stop the run.
+
+    Returns:
+        The run's history and its best epoch.
+
+    Raises:
+        TrainingError: there is nothing to train on, or the loss is not finite.
+    """
+    if len(train) < 2 or len(validation) < 1:
+        raise TrainingError(f"{len(train)} training and {len(validation)} validation molecules")
+    listener = progress or SilentProgress()
+    regressor.set_label_scale(train.labels)
+    run = _prepare(regressor, train, validation, seed)
+    if resume_file is not None and (found := read_state(resume_file)) is not None:
+        _restore(run, found)
+    settings = regressor.settings
+    n_steps = math.ceil(len(train) / settings.batch_size)
+    listener.start(f"{regressor.peft}", settings.epochs * n_steps, "batches")
+    listener.advance(run.state.epoch * n_steps, epoch=run.state.epoch)
+    try:
+        while run.state.epoch < settings.epochs and not run.state.stopped_early:
+            row = _epoch(run, listener)
+            if resume_file is not None:
+                run.state.optimizer = run.optimizer.state_dict()
+                run.state.schedule = run.schedule.state_dict()
+                run.state.weights = regressor.copy_state()
+                write_state(resume_file, run.state)
+            if on_epoch is not None:
+                on_epoch(row)
+    finally:
+        listener.finish()
+    assert run.state.best_weights is not None
+    regressor.restore_state(run.state.best_weights)
+    regressor.model.eval()
+    _, truncated = regressor.encode(train.smiles)
+    return FitResult(
+        history=run.state.history,
+        best_epoch=run.state.best_epoch,
+        best_val_rmse=run.state.best_val_rmse,
+        seconds=run.state.seconds,
+        stopped_early=run.state.stopped_early,
+        n_truncated=truncated,
+    )
+
+
+def _prepare(regressor: Regressor, train: Examples, validation: Examples, seed: int) -> _Run:
+    settings = regressor.settings
+    decay = settings.layer_decay
+    groups = parameter_groups(
+        regressor.model,
+        learning_rate_of(regressor),
+        DEFAULT_LAYER_DECAY[regressor.peft] if decay is None else decay,
+        settings.weight_decay,
+    )
+    optimizer = torch.optim.AdamW(groups, fused=True)
+    n_steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
+    n_warmup = max(1, round(settings.warmup * n_steps))
+
+    def factor(step: int) -> float:
+        if step < n_warmup:
+            return (step + 1) / n_warmup
+        return max(0.0, (n_steps - step) / max(1, n_steps - n_warmup))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return _Run(regressor, train, validation, seed, optimizer, schedule)
+
+
+def _restore(run: _Run, found: TrainingState) -> None:
+    assert found.weights is not None
+    run.state = found
+    run.regressor.restore_state(found.weights)
+    run.optimizer.load_state_dict(found.optimizer)
+    run.schedule.load_state_dict(found.schedule)
+
+
+def _epoch(run: _Run, listener: Progress) -> dict[str, float]:
+    """Trains one epoch, evaluates, and moves the state forward."""
+    started = time.monotonic()
+    state, settings = run.state, run.regressor.settings
+    squared = 0.0
+    for loss, size in _steps(run):
+        squared += loss * size
+        listener.advance(1, epoch=state.epoch + 1)
+    train_loss = squared / len(run.train)
+    val_rmse = rmse(run.regressor.predict(run.validation.smiles), run.validation.labels)
+    if not math.isfinite(val_rmse):
+        raise _diverged(run, "validation RMSE", val_rmse)
+    state.epoch += 1
+    if val_rmse < state.best_val_rmse - settings.min_delta:
+        state.patience_from = state.epoch
+    if val_rmse < state.best_val_rmse:
+        state.best_val_rmse, state.best_epoch = val_rmse, state.epoch
+        state.best_weights = run.regressor.copy_state()
+    state.stopped_early = (
+        state.epoch - state.patience_from >= settings.patience and state.epoch < settings.epochs
+    )
+    seconds = time.monotonic() - started
+    state.seconds += seconds
+    head: Any = run.regressor.head()
+    row = {
+        "epoch": float(state.epoch),
+        "train_loss": train_loss,
+        "train_rmse": math.sqrt(train_loss) * float(head.label_scale),
+        "val_rmse": val_rmse,
+        "learning_rate": float(run.schedule.get_last_lr()[0]),
+        "seconds": seconds,
+    }
+    state.history.append(row)
+    listener.advance(0, epoch=state.epoch, val_rmse=val_rmse)
+    return row
+
+
+def _steps(run: _Run) -> Iterator[tuple[float, int]]:
+    """Yields the loss and size of each batch after its optimiser step."""
+    regressor, epoch = run.regressor, run.state.epoch
+    settings = regressor.settings
+    rng = np.random.default_rng([run.seed, epoch])
+    torch.manual_seed(int(rng.integers(2**62)))  # dropout
+    ids, _ = regressor.encode(_written_anew(run.train.smiles, settings.randomise, rng))
+    batches = shuffled_batches([len(row) for row in ids], settings.batch_size, rng)
+    trainable = [p for p in regressor.model.parameters() if p.requires_grad]
+    regressor.model.train()
+    for positions in batches:
+        batch = collate([ids[i] for i in positions], regressor.pad_id, regressor.device)
+        labels = torch.as_tensor(run.train.labels[positions], dtype=torch.float32)
+        with autocast(regressor.device, settings.precision):
+            loss = regressor.model(
+                input_ids=batch.input_ids,
+                attention_mask=batch.attention_mask,
+                labels=labels.to(regressor.device),
+            ).loss
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise _diverged(run, "training loss", value)
+        run.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trainable, MAX_GRADIENT_NORM)
+        run.optimizer.step()
+        run.schedule.step()
+        yield value, len(positions)
+
+
+def _written_anew(smiles: list[str], share: float, rng: np.random.Generator) -> list[str]:
+    """Returns the molecules, a random share of them written as a random SMILES."""
+    chosen = rng.random(len(smiles)) < share
+    return [
+        randomised_smiles(text, rng) if anew else text
+        for text, anew in zip(smiles, chosen, strict=True)
+    ]
+
+
+def _diverged(run: _Run, what: str, value: float) -> TrainingError:
+    return TrainingError(
+        f"{what} became {value} in epoch {run.state.epoch + 1}",
+        where=f"{run.regressor.peft}, learning rate {learning_rate_of(run.regressor):g}",
+        hint="lower --learning-rate, or use --precision float32",
+    )

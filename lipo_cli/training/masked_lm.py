@@ -1,0 +1,68 @@
+"""The masked-token loss, with logits at the places to predict only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from lipo_cli.model.modeling import MolformerForMaskedLM
+from lipo_cli.model.precision import autocast
+from lipo_cli.training.corpus import Corpus
+from lipo_cli.training.masking import IGNORED, MaskedBatch, MaskingSpec
+
+
+def masked_lm(
+    model: MolformerForMaskedLM, batch: MaskedBatch, device: torch.device, precision: str
+) -> tuple[Tensor, Tensor]:
+    """Returns the summed cross-entropy (nats) of a batch's asked tokens, and how many are right.
+
+    The LM head sees a fixed number of places per batch shape, and never the whole batch.
+    """
+    ids = torch.from_numpy(batch.input_ids).to(device)
+    places = torch.arange(ids.shape[1], device=device)
+    mask = (places < torch.from_numpy(batch.lengths).to(device)[:, None]).to(torch.int64)
+    slots = torch.from_numpy(batch.slots).to(device)
+    labels = torch.from_numpy(batch.labels).to(device)
+    with autocast(device, precision):
+        hidden = model.molformer(ids, mask).last_hidden_state
+        logits = model.lm_head(hidden.flatten(0, 1).index_select(0, slots))
+    loss = nn.functional.cross_entropy(
+        logits.float(), labels, ignore_index=IGNORED, reduction="sum"
+    )
+    return loss, (logits.argmax(dim=-1) == labels).sum()
+
+
+@torch.inference_mode()
+def evaluate(
+    model: MolformerForMaskedLM,
+    batches: Sequence[MaskedBatch],
+    device: torch.device,
+    precision: str,
+) -> tuple[float, float]:
+    """Returns the mean cross-entropy (nats) and the accuracy over the asked tokens of batches."""
+    was_training = model.training
+    model.eval()
+    losses = [masked_lm(model, batch, device, precision) for batch in batches]
+    model.train(was_training)
+    n_asked = max(1, sum(batch.n_asked for batch in batches))
+    loss = sum(float(each) for each, _ in losses) / n_asked
+    return loss, sum(int(right) for _, right in losses) / n_asked
+
+
+def unigram_loss(corpus: Corpus, batches: Sequence[MaskedBatch], spec: MaskingSpec) -> float:
+    """Returns the loss of predicting every asked token by its frequency in the corpus (nats).
+
+    What a model gains below this it has from the context.
+    """
+    counts = np.ones(max(spec.vocabulary.values()) + 1)
+    seen = np.bincount(corpus.flat, minlength=len(corpus.tokens))
+    for token, n in zip(corpus.tokens, seen.tolist(), strict=True):
+        counts[spec.vocabulary.get(token, spec.unk)] += n
+    counts[spec.special] = 0
+    logs: NDArray[np.float64] = np.log(np.where(counts > 0, counts, 1) / counts.sum())
+    labels = np.concatenate([batch.labels for batch in batches])
+    return float(-logs[labels[labels != IGNORED]].mean())

@@ -1,0 +1,339 @@
+"""Pretraining on masked tokens: from a file of SMILES, or a dataset, to a checkpoint folder."""
+
+from __future__ import annotations
+
+import csv
+import math
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rdkit
+import torch
+import transformers
+
+from lipo_cli import __version__
+from lipo_cli.errors import DataError
+from lipo_cli.model.base import Base, resolve_base, sha256_of
+from lipo_cli.model.precision import pick_device
+from lipo_cli.model.tokenizer import MolformerTokenizer, load_tokenizer
+from lipo_cli.progress import Progress, SilentProgress
+from lipo_cli.settings import PretrainSettings
+from lipo_cli.training.corpus import Corpus, CorpusReport, gather_corpus
+from lipo_cli.training.masked_lm import unigram_loss
+from lipo_cli.training.masking import MaskedBatch, MaskingSpec, held_out_batches
+from lipo_cli.training.pretrain_figure import draw_curve
+from lipo_cli.training.pretrain_folder import PretrainFolder
+from lipo_cli.training.pretrain_loop import Course, Trainer
+from lipo_cli.training.pretrain_model import (
+    Start,
+    export,
+    learning_rate_of,
+    longest,
+    masking_spec,
+    starting_model,
+    tokenizer_of,
+)
+from lipo_cli.training.pretrain_source import Source, excluded_skeletons, source_of
+from lipo_cli.training.stop_request import StopRequest
+from lipo_cli.training.views import Positions, Views, hold_out
+from lipo_cli.training.workers import usable_cores
+
+FORMAT = 1
+ADAPT_EPOCHS, ADAPT_BATCH = 10, 32
+EPOCHS, BATCH = 1, 128
+COLUMNS = (
+    "step",
+    "epoch",
+    "learning_rate",
+    "train_loss",
+    "val_loss",
+    "val_accuracy",
+    "molecules",
+    "seconds",
+)
+# What may change between two parts of a run, or is told by a checksum instead of a path.
+_NOT_IDENTITY = {
+    "corpus",
+    "smiles_column",
+    "exclude",
+    "data",
+    "model",
+    "max_minutes",
+    "checkpoint_every",
+    "workers",
+    "half",
+    "device",
+    "experiment",
+}
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """What a pretraining run came to.
+
+    Attributes:
+        folder: Holds the checkpoint, `history.csv`, `pretrain.json` and `training.png`.
+        status: `finished`, or `paused` when `max_minutes` ran out.
+        steps: Optimiser steps done, of `total_steps`.
+        val_loss: Held-out masked-token cross-entropy in nats, fixed masks.
+        val_accuracy: Share of held-out masked tokens predicted right.
+        unigram_loss: Held-out loss of predicting tokens by their frequency.
+        n_train: Molecules trained on; `n_validation` were held out.
+        n_views: Molecules seen, repeats counted.
+        n_parameters: Of the model with its LM head.
+        n_unknown: Molecules with a token that the checkpoint's tokenizer does not know.
+        new_head: Whether the LM head had to start from random weights on a pretrained encoder.
+        seconds: Training time over all parts of the run.
+        corpus: What became of the lines.
+        history: The curve, one row per validation; the first is before training.
+    """
+
+    folder: Path
+    status: str
+    steps: int
+    total_steps: int
+    val_loss: float
+    val_accuracy: float
+    unigram_loss: float
+    n_train: int
+    n_validation: int
+    n_views: int
+    n_parameters: int
+    n_unknown: int
+    new_head: bool
+    seconds: float
+    corpus: CorpusReport
+    history: list[dict[str, float]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns plain values without the curve."""
+        content = asdict(self) | {"folder": str(self.folder), "corpus": self.corpus.as_dict()}
+        content.pop("history")
+        return content
+
+
+def run_identity(settings: PretrainSettings, source: Source, base: Base | None) -> dict[str, Any]:
+    """Returns everything that decides the weights: a run goes on only where it is the same."""
+    chosen = {k: v for k, v in settings.model_dump(mode="json").items() if k not in _NOT_IDENTITY}
+    if base is not None:
+        chosen.pop("size")
+        chosen["base"] = base.sha256
+    return {"format": FORMAT, **chosen, **source.identity}
+
+
+def pretrain(
+    settings: PretrainSettings,
+    out: Path,
+    *,
+    progress: Progress | None = None,
+    stop: StopRequest | None = None,
+    on_row: Callable[[dict[str, float]], None] = lambda row: None,
+    on_corpus: Callable[[CorpusReport, list[str]], None] = lambda report, notes: None,
+) -> PretrainResult:
+    """Pretrains into a folder, going on where an earlier call with the same settings stopped.
+
+    Args:
+        settings: What is trained on what.
+        out: The folder; it must be new, empty, or hold this very run.
+        progress: Told of reading and of every step.
+        stop: Ends the run at the next step with a checkpoint kept.
+        on_row: Told of each new row of the history.
+        on_corpus: Told what was read and left out, before training, with notes for the user.
+
+    Returns:
+        The result; that of a finished run is read back, nothing is computed again.
+
+    Raises:
+        DataError: the molecules cannot be used.
+        ModelError: the checkpoint to continue from cannot be used.
+        TrainingError: the folder is not ours, or the loss is not finite.
+        Interrupted: a signal came; the same call goes on.
+    """
+    listener, stop = progress or SilentProgress(), stop or StopRequest()
+    started = time.monotonic()
+    base = resolve_base(settings.model) if settings.model is not None else None
+    source = source_of(settings)
+    folder = PretrainFolder(out)
+    with folder.locked():
+        identity = run_identity(settings, source, base)
+        folder.claim(identity)
+        if (report := folder.report()) is not None and report["status"] == "finished":
+            return _read_back(folder, report)
+        corpus, notes = _corpus(settings, source, base, folder, listener, stop)
+        prepared = _prepare(settings, corpus, base, folder)
+        if prepared.n_unknown:
+            notes.append(f"{prepared.n_unknown:,} molecules have tokens the model does not know")
+        if prepared.start.new_head:
+            notes.append("the checkpoint has no LM head: it starts from random weights")
+        on_corpus(corpus.report, notes)
+        trainer = _trainer(settings, corpus, prepared)
+        if (found := folder.read_state()) is not None:
+            trainer.restore(found)
+        total = trainer.course.steps * settings.accumulate * prepared.spec.batch_size
+        listener.start("pretraining", total, "molecules")
+        listener.advance(trainer.state.n_views)
+        minutes = settings.max_minutes
+        try:
+            finished = trainer.run(
+                save=folder.write_state,
+                on_row=on_row,
+                progress=listener,
+                stop=stop,
+                deadline=math.inf if minutes is None else started + 60 * minutes,
+            )
+        finally:
+            listener.finish()
+        return _conclude(settings, corpus, prepared, trainer, folder, identity, finished)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    start: Start
+    spec: MaskingSpec
+    train: Positions
+    held_out: list[MaskedBatch]
+    n_validation: int
+    n_unknown: int
+
+
+def _corpus(
+    settings: PretrainSettings,
+    source: Source,
+    base: Base | None,
+    folder: PretrainFolder,
+    progress: Progress,
+    stop: StopRequest,
+) -> tuple[Corpus, list[str]]:
+    """Returns the cleaned molecules, from the folder when an earlier part of the run made them."""
+    if (kept := folder.corpus()) is not None:
+        return kept, []
+    excluded, notes = excluded_skeletons(settings.exclude)
+    corpus = gather_corpus(
+        source.pairs(),
+        source.name,
+        max_length=longest(settings, base),
+        excluded=excluded,
+        on_invalid=settings.on_invalid,
+        workers=usable_cores() if settings.workers is None else settings.workers,
+        progress=progress,
+        check=stop.check,
+    )
+    if len(corpus) < 2:
+        raise DataError("one molecule is too few to train and to validate", where=source.name)
+    folder.save_corpus(corpus)
+    return corpus, notes
+
+
+def _prepare(
+    settings: PretrainSettings, corpus: Corpus, base: Base | None, folder: PretrainFolder
+) -> _Prepared:
+    tokenizer = _tokenizer(settings, corpus, base, folder)
+    batch_size = settings.batch_size or (ADAPT_BATCH if settings.adapt else BATCH)
+    spec = masking_spec(settings, tokenizer, longest(settings, base), batch_size)
+    train, validation = hold_out(len(corpus), settings.validation, settings.seed)
+    held_out = held_out_batches([corpus.smiles(i) for i in validation.tolist()], validation, spec)
+    strange = np.array([t not in spec.vocabulary for t in corpus.tokens], dtype=bool)
+    n_unknown = int(np.add.reduceat(strange[corpus.flat], corpus.offsets[:-1]).astype(bool).sum())
+    start = starting_model(settings, tokenizer, base)
+    return _Prepared(start, spec, train, held_out, len(validation), n_unknown)
+
+
+def _tokenizer(
+    settings: PretrainSettings, corpus: Corpus, base: Base | None, folder: PretrainFolder
+) -> MolformerTokenizer:
+    """Counting the tokens of a million molecules takes a while: it is done once in a run."""
+    if base is None and (folder.state_folder / "tokenizer.json").is_file():
+        return load_tokenizer(folder.state_folder)
+    tokenizer = tokenizer_of(corpus, base, settings.seed)
+    if base is None:
+        partial = folder.state_folder / "tokenizer.partial"
+        tokenizer.backend_tokenizer.save(str(partial))
+        partial.replace(folder.state_folder / "tokenizer.json")
+    return tokenizer
+
+
+def _trainer(settings: PretrainSettings, corpus: Corpus, prepared: _Prepared) -> Trainer:
+    device = pick_device(settings.device)
+    workers = settings.workers
+    if workers is None or device.type == "cpu":
+        # On the CPU the model needs every core; writing molecules anew is 5 % of the work.
+        workers = max(1, usable_cores() - 1) if device.type != "cpu" else 0
+    views = Views(corpus, prepared.train, prepared.spec, workers)
+    epochs = settings.epochs or (ADAPT_EPOCHS if settings.adapt else EPOCHS)
+    course = Course.of(settings, epochs, views.n_batches, learning_rate_of(settings))
+    return Trainer(prepared.start.model, views, prepared.held_out, settings, course, device)
+
+
+def _conclude(
+    settings: PretrainSettings,
+    corpus: Corpus,
+    prepared: _Prepared,
+    trainer: Trainer,
+    folder: PretrainFolder,
+    identity: dict[str, Any],
+    finished: bool,
+) -> PretrainResult:
+    """Writes the model and its report; a paused run's model is that of its last step."""
+    state = trainer.state
+    last = state.history[-1]
+    result = PretrainResult(
+        folder=folder.path,
+        status="finished" if finished else "paused",
+        steps=state.step,
+        total_steps=trainer.course.steps,
+        val_loss=last["val_loss"],
+        val_accuracy=last["val_accuracy"],
+        unigram_loss=unigram_loss(corpus, prepared.held_out, prepared.spec),
+        n_train=len(prepared.train),
+        n_validation=prepared.n_validation,
+        n_views=state.n_views,
+        n_parameters=sum(p.numel() for p in trainer.model.parameters()),
+        n_unknown=prepared.n_unknown,
+        new_head=prepared.start.new_head,
+        seconds=state.seconds,
+        corpus=corpus.report,
+        history=state.history,
+    )
+    export(trainer.model, prepared.start.tokenizer, folder.path, half=settings.half)
+    _write_history(state.history, folder.path / "history.csv")
+    draw_curve(state.history, result.unigram_loss, folder.path / "training.png")
+    report = result.as_dict() | {
+        "identity": identity,
+        "settings": settings.model_dump(mode="json"),
+        "learning_rate": trainer.course.peak,
+        "weights_sha256": sha256_of(folder.path / "model.safetensors"),
+        "versions": {
+            "lipo": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "rdkit": rdkit.__version__,
+            "numpy": np.__version__,
+        },
+    }
+    report.pop("folder")
+    folder.finish(report, finished=finished)
+    return result
+
+
+def _write_history(history: list[dict[str, float]], file: Path) -> None:
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, COLUMNS)
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def _read_back(folder: PretrainFolder, report: dict[str, Any]) -> PretrainResult:
+    with (folder.path / "history.csv").open(newline="", encoding="utf-8") as stream:
+        history = [
+            {name: float(value) for name, value in row.items() if value}
+            for row in csv.DictReader(stream)
+        ]
+    own = {k: report[k] for k in PretrainResult.__dataclass_fields__ if k in report}
+    own |= {"folder": folder.path, "history": history}
+    return PretrainResult(**own | {"corpus": CorpusReport.from_dict(report["corpus"])})

@@ -1,0 +1,228 @@
+"""Which points to add: selections written as text, such as `tsds:top=100` or `random:k=50`.
+
+| text | the points |
+|---|---|
+| `none` | no point (the control) |
+| `all` | every point (the control) |
+| `random:k=K` | K points drawn at random, seeded (the control) |
+| `tsds`, `tsds:optimal` | as many of the highest values as the cross-fitted removal curve says |
+| `tsds:positive`, `tsds:positive=Z` | value > 0, or value - Z standard errors > 0 |
+| `tsds:top=K`, `tsds:bottom=K` | the K highest or lowest values |
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+
+from lipo_cli.errors import SettingsError, ValuationError
+from lipo_cli.valuation.arrays import FloatArray, IntArray, finite_vector, order_best_first, ranks
+
+Rule = Literal["none", "all", "random", "optimal", "positive", "top", "bottom"]
+
+FORMS = (
+    "none, all, random:k=K, tsds, tsds:optimal, tsds:positive, tsds:positive=Z, "
+    "tsds:top=K, tsds:bottom=K"
+)
+"""The valid forms, as error messages and help pages name them."""
+
+_FORM = re.compile(r"(?P<method>[a-z]+)(:(?P<rule>[a-z]+)(=(?P<number>[0-9.]+))?)?")
+
+
+class Scores(Protocol):
+    """What a selection by value reads."""
+
+    @property
+    def values(self) -> FloatArray:
+        """[n] values, positive where a point helps."""
+
+    @property
+    def standard_error(self) -> FloatArray:
+        """[n] standard errors of the values."""
+
+    @property
+    def n_optimal(self) -> int | None:
+        """How many points the removal curve keeps; None where it was not measured."""
+
+
+@dataclass(frozen=True)
+class PointScores:
+    """Values with their errors, and the number that the removal curve keeps, if known."""
+
+    values: FloatArray
+    standard_error: FloatArray
+    n_optimal: int | None = None
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The points that a selection takes.
+
+    Attributes:
+        name: The selection in its full form, for example `tsds:optimal`.
+        positions: Positions of the selected points, ascending.
+        reasons: [n] why each point was taken or left.
+    """
+
+    name: str
+    positions: IntArray
+    reasons: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """A rule that takes some of n points. Read it from text by `parse_selection`.
+
+    Attributes:
+        rule: What is taken.
+        count: K of `random`, `top` and `bottom`.
+        z: Standard errors that `positive` subtracts from a value first.
+    """
+
+    rule: Rule
+    count: int | None = None
+    z: float = 0.0
+
+    def __str__(self) -> str:
+        match self.rule:
+            case "none" | "all":
+                return self.rule
+            case "random":
+                return f"random:k={self.count}"
+            case "positive":
+                return "tsds:positive" if self.z == 0 else f"tsds:positive={self.z:g}"
+            case "optimal":
+                return "tsds:optimal"
+            case _:
+                return f"tsds:{self.rule}={self.count}"
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether the points must be valued first."""
+        return self.rule not in ("none", "all", "random")
+
+    def select(self, scores: Scores | None, n: int, rng: np.random.Generator) -> Selected:
+        """Takes points out of a pool of n.
+
+        Args:
+            scores: Values of the n points; None for `none`, `all` and `random`.
+            n: Size of the pool.
+            rng: Drawn from by `random` alone.
+
+        Raises:
+            ValuationError: K exceeds the pool, the scores are missing, of another length or not
+                finite, or `optimal` is asked of scores without a removal curve.
+        """
+        if self.count is not None and self.count > n:
+            raise ValuationError(
+                f"asks for {self.count} points of a pool of {n}",
+                where=str(self),
+                hint=f"K must be 1 to {n}",
+            )
+        if self.rule == "none":
+            return self._taken(np.zeros(n, dtype=bool), ["left out: control without points"] * n)
+        if self.rule == "all":
+            return self._taken(np.ones(n, dtype=bool), ["kept: control with all points"] * n)
+        if self.rule == "random":
+            taken = np.zeros(n, dtype=bool)
+            taken[rng.choice(n, size=self.count or 0, replace=False)] = True
+            of = f"at random: {self.count} of {n}"
+            return self._taken(taken, [f"{'kept' if t else 'left out'} {of}" for t in taken])
+        return self._by_value(scores, n)
+
+    def _by_value(self, scores: Scores | None, n: int) -> Selected:
+        if scores is None:
+            raise ValuationError("needs the points' values", where=str(self))
+        values = finite_vector("the values", scores.values, n)
+        errors = finite_vector("the standard errors", scores.standard_error, n)
+        order = order_best_first(values)
+        taken = np.zeros(n, dtype=bool)
+        if self.rule == "positive":
+            taken = values - self.z * errors > 0
+            what = "value" if self.z == 0 else f"value - {self.z:g} standard errors"
+            why, why_not = f"{what} > 0", f"{what} <= 0"
+        elif self.rule == "optimal":
+            kept = self._n_optimal(scores, n)
+            taken[order[:kept]] = True
+            why = why_not = f"the removal curve keeps the best {kept}"
+        elif self.rule == "top":
+            taken[order[: self.count]] = True
+            why, why_not = f"top {self.count}", f"not in the top {self.count}"
+        else:
+            taken[order[n - (self.count or 0) :]] = True
+            why, why_not = f"bottom {self.count}", f"not in the bottom {self.count}"
+        reasons = [
+            f"rank {rank} of {n}, {f'kept: {why}' if is_taken else f'left out: {why_not}'}"
+            for rank, is_taken in zip(ranks(values), taken, strict=True)
+        ]
+        return self._taken(taken, reasons)
+
+    def _n_optimal(self, scores: Scores, n: int) -> int:
+        kept = scores.n_optimal
+        if kept is None:
+            raise ValuationError(
+                "needs the removal curve, which these scores do not have",
+                where=str(self),
+                hint="score the points anew, or take tsds:positive or tsds:top=K",
+            )
+        if not 0 <= kept <= n:
+            raise ValuationError(f"the removal curve keeps {kept} of {n} points", where=str(self))
+        return kept
+
+    def _taken(self, taken: np.ndarray, reasons: list[str]) -> Selected:
+        return Selected(str(self), np.flatnonzero(taken).astype(np.int64), tuple(reasons))
+
+
+def parse_selection(text: str) -> Selection:
+    """Reads a selection; the module's table lists the forms.
+
+    Raises:
+        SettingsError: the text is none of the forms.
+    """
+    match = _FORM.fullmatch(text.strip().lower())
+    if match is None:
+        raise _malformed(text, "is no selection")
+    method, rule, number = match["method"], match["rule"], match["number"]
+    if method in ("none", "all") and rule is None:
+        return Selection("none" if method == "none" else "all")
+    if method == "random" and rule == "k":
+        return Selection("random", count=_count(text, number))
+    if method == "tsds":
+        if rule in (None, "optimal") and number is None:
+            return Selection("optimal")
+        if rule == "positive":
+            return Selection("positive", z=_threshold(text, number))
+        if rule == "top":
+            return Selection("top", count=_count(text, number))
+        if rule == "bottom":
+            return Selection("bottom", count=_count(text, number))
+    raise _malformed(text, "is no selection")
+
+
+def _count(text: str, number: str | None) -> int:
+    if number is None or not number.isdigit() or int(number) == 0:
+        raise _malformed(text, "needs a whole number of points, 1 or more")
+    return int(number)
+
+
+def _threshold(text: str, number: str | None) -> float:
+    if number is None:
+        return 0.0
+    try:
+        z = float(number)
+    except ValueError:
+        raise _malformed(text, "needs a number of standard errors") from None
+    if not math.isfinite(z):
+        raise _malformed(text, "needs a finite number of standard errors")
+    return z
+
+
+def _malformed(text: str, what: str) -> SettingsError:
+    return SettingsError(f"{text!r} {what}", where="selection", hint=f"valid: {FORMS}")

@@ -1,0 +1,113 @@
+"""Means, paired differences and the champion."""
+
+import numpy as np
+import pytest
+from scipy.stats import ttest_1samp
+
+from lipo_cli.comparison.cells import CellResult
+from lipo_cli.comparison.metrics import regression_metrics
+from lipo_cli.comparison.summary import pick_champion, selection_overlaps, summarise
+
+
+def cell(selection, seed, test, val=None, peft="lora", status="finished"):
+    return CellResult(
+        selection=selection,
+        peft=peft,
+        seed=seed,
+        role="asked",
+        status=status,
+        run_id=f"{selection}-{peft}-{seed}",
+        test_rmse=test,
+        val_rmse=test if val is None else val,
+    )
+
+
+CONTROL, CHOSEN = [0.70, 0.74, 0.66], [0.66, 0.72, 0.65]
+CELLS = [
+    *(cell("none", seed, value) for seed, value in enumerate(CONTROL)),
+    *(cell("tsds", seed, value) for seed, value in enumerate(CHOSEN)),
+]
+
+
+def test_the_interval_of_the_paired_difference_is_students():
+    row = summarise(CELLS)[1]
+    differences = np.subtract(CHOSEN, CONTROL)
+    interval = ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert row.delta_none == pytest.approx(differences.mean())
+    assert (row.delta_low, row.delta_high) == pytest.approx((interval.low, interval.high))
+    assert row.test_rmse_sd == pytest.approx(np.std(CHOSEN, ddof=1))
+
+
+def test_pairs_are_made_by_seed_and_not_by_order():
+    shuffled = [CELLS[2], CELLS[0], CELLS[1], CELLS[5], CELLS[3], CELLS[4]]
+    assert summarise(shuffled)[1].delta_none == pytest.approx(summarise(CELLS)[1].delta_none)
+
+
+def test_one_seed_has_no_interval():
+    row = summarise([CELLS[0], CELLS[3]])[1]
+    assert row.delta_none == pytest.approx(-0.04)
+    assert row.delta_low is None
+    assert row.test_rmse_sd is None
+
+
+def test_the_control_is_of_the_same_method():
+    rows = summarise([cell("none", 0, 0.9, peft="ia3"), cell("tsds", 0, 0.7)])
+    assert rows[1].delta_none is None
+
+
+def test_a_failed_cell_leaves_the_others_their_numbers():
+    failed = cell("tsds", 3, None, status="failed")
+    row = summarise([*CELLS, failed])[1]
+    assert (row.n_seeds, row.n_failed) == (3, 1)
+    assert row.test_rmse == pytest.approx(np.mean(CHOSEN))
+
+
+def test_the_champion_is_chosen_on_validation_alone():
+    cells = [
+        cell("none", 0, test=0.50, val=0.70),
+        cell("tsds", 0, test=0.90, val=0.65),
+        cell("tsds", 1, test=0.95, val=0.61),
+    ]
+    champion = pick_champion(cells, summarise(cells))
+    assert champion is not None
+    assert champion.run_id == "tsds-lora-1"
+
+
+def test_the_best_mean_wins_over_the_best_single_seed():
+    cells = [
+        cell("none", 0, 0.7, val=0.60),
+        cell("none", 1, 0.7, val=0.80),
+        cell("all", 0, 0.7, val=0.65),
+        cell("all", 1, 0.7, val=0.66),
+    ]
+    champion = pick_champion(cells, summarise(cells))
+    assert champion is not None
+    assert champion.selection == "all"
+
+
+def test_no_champion_when_everything_failed():
+    cells = [CellResult("none", "lora", 0, "control", "failed", error="diverged")]
+    assert pick_champion(cells, summarise(cells)) is None
+
+
+def test_overlap_of_selections_is_jaccards():
+    chosen = {"none": np.array([], int), "a": np.array([1, 2, 3]), "b": np.array([2, 3, 4])}
+    (overlap,) = selection_overlaps(chosen)
+    assert (overlap.first, overlap.second, overlap.jaccard) == ("a", "b", 0.5)
+
+
+def test_metrics_against_sklearn():
+    from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
+
+    rng = np.random.default_rng(0)
+    measured, predicted = rng.normal(size=50), rng.normal(size=50)
+    found = regression_metrics(predicted, measured)
+    assert found["rmse"] == pytest.approx(root_mean_squared_error(measured, predicted))
+    assert found["mae"] == pytest.approx(mean_absolute_error(measured, predicted))
+    assert found["r2"] == pytest.approx(r2_score(measured, predicted))
+
+
+def test_a_constant_prediction_has_no_rank_correlation():
+    found = regression_metrics(np.ones(5), np.arange(5.0))
+    assert found["spearman"] is None
+    assert found["r2"] == pytest.approx(-0.5)

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from lipo_cli.errors import ModelError, TrackingError
+from lipo_cli.tracking.registry import (
+    Champion,
+    list_versions,
+    promote_champion,
+    regressor_folder,
+    show_version,
+)
+from lipo_cli.tracking.runs import find_finished, start_run
+from lipo_cli.tracking.store import Store
+
+NAME = "lipophilicity"
+
+
+def challenge(store: Store, folder: Path, rmse: float, scope: str = "demo") -> Champion:
+    """Logs a model in a run of its own and lets it challenge the champion."""
+    with start_run(store, "lipo", "x") as run:
+        uri = run.model(folder, ["CCO"])
+    evidence = {"selection": "tsds", "peft": "lora", "seed": 0}
+    return promote_champion(
+        store, run.run_id, uri, NAME, metric_value=rmse, scope=scope, evidence=evidence
+    )
+
+
+def test_first_model_becomes_champion_with_its_evidence(store: Store, stand_in: Path) -> None:
+    champion = challenge(store, stand_in, 0.7)
+    assert champion.replaced
+    assert champion.previous_version is None
+    shown = show_version(store, f"models:/{NAME}@champion")
+    assert shown.version == champion.version == "1"
+    assert shown.run_id == champion.run_id
+    assert shown.aliases == ("champion",)
+    expected = {
+        "val_rmse": "0.7",
+        "scope": "demo",
+        "selection": "tsds",
+        "peft": "lora",
+        "seed": "0",
+    }
+    assert shown.tags == expected
+    assert "selection tsds" in shown.description
+
+
+def test_only_a_lower_rmse_on_the_same_scope_replaces(store: Store, stand_in: Path) -> None:
+    first = challenge(store, stand_in, 0.7)
+    worse = challenge(store, stand_in, 0.71)
+    assert not worse.replaced
+    assert (worse.version, worse.run_id, worse.val_rmse) == ("1", first.run_id, 0.7)
+    assert "is not below 0.7000" in worse.reason
+    tie = challenge(store, stand_in, 0.7)
+    assert not tie.replaced
+    better = challenge(store, stand_in, 0.69)
+    assert better.replaced
+    assert (better.version, better.previous_version) == ("2", "1")
+    assert "0.6900 is below 0.7000 of version 1" in better.reason
+    assert [v.version for v in list_versions(store)] == ["2", "1"]
+
+
+def test_another_scope_replaces_and_says_why(store: Store, stand_in: Path) -> None:
+    challenge(store, stand_in, 0.5, scope="demo-random-0")
+    champion = challenge(store, stand_in, 0.9, scope="lipophilicity-reference")
+    assert champion.replaced
+    assert "another dataset or split" in champion.reason
+    assert "demo-random-0" in champion.reason
+
+
+def test_champion_without_evidence_is_replaced(store: Store, stand_in: Path) -> None:
+    challenge(store, stand_in, 0.5)
+    store.client().delete_model_version_tag(NAME, "1", "val_rmse")
+    champion = challenge(store, stand_in, 0.9)
+    assert champion.replaced
+    assert "no validation RMSE" in champion.reason
+
+
+@pytest.mark.parametrize("rmse", [math.nan, math.inf])
+def test_nan_is_never_champion(store: Store, stand_in: Path, rmse: float) -> None:
+    with pytest.raises(TrackingError, match="cannot be promoted"):
+        challenge(store, stand_in, rmse)
+    assert list_versions(store) == []
+
+
+def test_same_run_promoted_twice_is_registered_once(store: Store, stand_in: Path) -> None:
+    with start_run(store, "lipo", "x") as run:
+        uri = run.model(stand_in, ["CCO"])
+    for _ in range(2):
+        champion = promote_champion(store, run.run_id, uri, NAME, metric_value=0.7, scope="s")
+    assert not champion.replaced
+    assert champion.reason == "version 1 is this very run"
+    assert len(list_versions(store, NAME)) == 1
+
+
+def test_version_that_lost_its_alias_is_taken_again(store: Store, stand_in: Path) -> None:
+    with start_run(store, "lipo", "x") as run:
+        uri = run.model(stand_in, ["CCO"])
+    promote_champion(store, run.run_id, uri, NAME, metric_value=0.7, scope="s")
+    store.client().delete_registered_model_alias(NAME, "champion")
+    champion = promote_champion(store, run.run_id, uri, NAME, metric_value=0.7, scope="s")
+    assert champion.replaced
+    assert champion.version == "1"
+
+
+def test_deleted_champion_leaves_the_title_free(store: Store, stand_in: Path) -> None:
+    challenge(store, stand_in, 0.5)
+    store.client().delete_model_version(NAME, "1")
+    champion = challenge(store, stand_in, 0.9)
+    assert (champion.replaced, champion.version) == (True, "2")
+
+
+def test_unknown_models_are_one_line_with_the_way_out(store: Store) -> None:
+    for uri in ("models:/nothing@champion", "models:/nothing/3"):
+        with pytest.raises(ModelError, match="no such registered model.*lipo model list"):
+            regressor_folder(store, uri)
+    with pytest.raises(ModelError, match="m-123"):
+        regressor_folder(store, "models:/m-123")
+    with pytest.raises(TrackingError):
+        list_versions(store, "nothing")
+
+
+def test_run_whose_model_is_gone_is_computed_again(store: Store, stand_in: Path) -> None:
+    tags = {"lipo.fingerprint": "f"}
+    with start_run(store, "lipo", "x", tags=tags) as run:
+        uri = run.model(stand_in, ["CCO"])
+    found = find_finished(store, "lipo", "f")
+    assert found is not None
+    assert found.model_uri == uri
+    (regressor_folder(store, uri).parents[1] / "MLmodel").unlink()
+    assert find_finished(store, "lipo", "f") is None
+
+
+def test_folder_that_is_no_regressor_is_refused(store: Store, tmp_path: Path) -> None:
+    with (
+        pytest.raises(TrackingError, match="no saved regressor"),
+        start_run(store, "lipo", "x") as run,
+    ):
+        run.model(tmp_path, ["CCO"])

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+
+from lipo_cli.errors import Interrupted
+from lipo_cli.tracking.signals import (
+    deferred_signals,
+    is_interruption,
+    raise_on_sigterm,
+    sigterm_raises,
+)
+
+
+def test_sigterm_raises_interrupted_with_its_exit_code() -> None:
+    raise_on_sigterm()
+    with pytest.raises(Interrupted) as caught:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert caught.value.exit_code == 143
+
+
+def test_handler_of_somebody_else_is_left_alone() -> None:
+    seen = []
+    signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    raise_on_sigterm()
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert seen == [signal.SIGTERM]
+
+
+def test_old_handler_comes_back() -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with sigterm_raises():
+        assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    ("number", "error"), [(signal.SIGTERM, Interrupted), (signal.SIGINT, KeyboardInterrupt)]
+)
+def test_signal_waits_for_the_end_of_the_block(number: int, error: type[BaseException]) -> None:
+    raise_on_sigterm()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    steps = []
+    with pytest.raises(error), deferred_signals():
+        steps.append("before")
+        with deferred_signals():
+            os.kill(os.getpid(), number)
+            steps.append("inner")
+        steps.append("outer")
+    assert steps == ["before", "inner", "outer"]
+
+
+def test_ignored_signal_stays_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with deferred_signals():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_other_threads_are_let_through() -> None:
+    done = []
+
+    def work() -> None:
+        with sigterm_raises(), deferred_signals():
+            raise_on_sigterm()
+            done.append(1)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert done == [1]
+
+
+def test_interruption_is_seen_through_wrapping() -> None:
+    try:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as stop:
+            raise OSError("wrapped") from stop
+    except OSError as error:
+        assert is_interruption(error)
+    assert not is_interruption(ValueError())
