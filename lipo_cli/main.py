@@ -7,7 +7,6 @@ functions, so that `lipo --help` answers at once.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
 import tempfile
@@ -64,10 +63,8 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_root)
     for entry in COMMANDS:
-        module = f"lipo_cli.commands.{entry.name}"
-        if importlib.util.find_spec(module) is None:
-            continue
-        found = getattr(importlib.import_module(module), entry.attribute)
+        module = importlib.import_module(f"lipo_cli.commands.{entry.name}")
+        found = getattr(module, entry.attribute)
         if isinstance(found, typer.Typer):
             app.add_typer(found, name=entry.name, rich_help_panel=entry.panel)
         else:

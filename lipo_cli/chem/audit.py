@@ -127,12 +127,14 @@ def _worst(findings: tuple[Finding, ...]) -> Verdict:
 
 
 def _verdict(findings: tuple[Finding, ...], level: Verdict) -> str:
-    named = ", ".join(f.name for f in findings if f.level == level)
+    named = [f for f in findings if f.level == level]
     if level == "fail":
-        reasons = " ".join(f.explanation for f in findings if f.level == "fail")
-        return f"Not fit for use as it is ({named}). {reasons}"
+        # The first failure is the gravest: the order of the questions is that of their weight.
+        others = f" Also failed: {', '.join(f.name for f in named[1:])}." if named[1:] else ""
+        return f"Not fit for use as it is. {named[0].explanation}{others}"
     if level == "warn":
-        return f"Usable with care: nothing disqualifies it, but look at: {named}."
+        names = ", ".join(f.name for f in named)
+        return f"Usable with care: nothing disqualifies it, but look at: {names}."
     return "Nothing speaks against using it."
 
 

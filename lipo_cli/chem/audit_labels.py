@@ -23,6 +23,8 @@ from lipo_cli.chem.tables import MoleculeTable
 
 FEWEST_MATCHES = 5
 FEWEST_SHARED = 3
+FEWEST_FITTED = 30
+"""Below so many labels a good fit of the best of ten rules is luck."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,9 @@ def _between(bounds: tuple[int, int]) -> str:
 
 def _neighbour_fit(evidence: LabelEvidence) -> tuple[list[Finding], Figures]:
     """A rule with weights or another metric escapes the exact search, but not this one."""
+    if len(evidence.secondary) < FEWEST_FITTED:
+        text = "No fit could be judged."
+        return [Finding("neighbour fit", "too few molecules to tell", "ok", text)], {}
     drawn_labels = evidence.primary.labels[evidence.drawn]
     most = min(LARGEST_K, len(evidence.primary) - 1)
     ratios = {}
@@ -229,8 +234,8 @@ def _row_order(evidence: LabelEvidence) -> tuple[list[Finding], Figures]:
         blocks = ", ".join(f"{mean:.2f}" for mean in test.block_means)
         quantity = "similarity to the primary set" if what == "similarity" else "label"
         text = (
-            f"The rows are ordered by {quantity} (means of ten blocks: {blocks}): shuffle before use;"
-            " a ranking that falls back on file order would look meaningful."
+            f"The rows are ordered by {quantity} (means of ten blocks: {blocks}): shuffle them, or"
+            " a ranking that falls back on file order looks meaningful."
             if level != "ok"
             else f"The order of the rows says little about the {quantity}."
         )

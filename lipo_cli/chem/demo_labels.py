@@ -10,22 +10,14 @@ from rdkit import Chem
 from lipo_cli.chem.properties import crippen_logp
 
 PH = 7.4
-ION_PARTITION = 3.5
+ION_PARTITION = 3.0
 """How many log units less an ion goes into octanol than its neutral form."""
 
-ACIDS = (
-    ("[CX3](=O)[OX2H1]", 4.2),
-    ("C(=O)[NX3H1]S(=O)(=O)", 4.6),
-    ("c1nnn[nH]1", 4.9),
-    ("c1nn[nH]n1", 4.9),
-)
+ACIDS = (("[CX3](=O)[OX2H1]", 4.2),)
 BASES = (
-    ("NC(=[NH])N", 12.5),
-    ("[#6]C(=[NH])[NH2]", 11.5),
-    ("[NX3;H2][CX4]", 9.4),
-    ("[NX3;H1]([CX4])[CX4]", 9.2),
+    ("[NX3;H2][CX4]", 9.8),
+    ("[NX3;H1]([CX4])[CX4]", 9.7),
     ("[NX3;H0]([CX4])([CX4])[CX4]", 8.5),
-    ("c1c[nH]cn1", 6.9),
 )
 """SMARTS and typical pKa of the ionised form; the strongest acid and base of a molecule count."""
 WEAKER_BASES = (("[NX3;H0;R]1CCOCC1", 7.0), ("[NX3;H0;R]1CCN([c,C$(C=O)])CC1", 7.4))
@@ -37,11 +29,16 @@ def synthetic_logd(mol: Chem.Mol) -> float:
 
     .. math::
 
-        \log D = \log_{10}(f\,10^{\log P} + (1 - f)\,10^{\log P - 3.5}), \quad
+        \log D = \log_{10}(f\,10^{\log P} + (1 - f)\,10^{\log P - 3}), \quad
         f = 1 / (1 + 10^{pK_b - 7.4} + 10^{7.4 - pK_a})
 
     with Crippen's logP, :math:`pK_a` of the strongest acid and :math:`pK_b` of the strongest base.
     """
+    return crippen_logp(mol) - ionisation_loss(mol)
+
+
+def ionisation_loss(mol: Chem.Mol) -> float:
+    """Returns by how much the synthetic logD lies below logP, in log units; 0 or more."""
     exponents = []
     acid, base = strongest_acid(mol), strongest_base(mol)
     if acid is not None:
@@ -49,7 +46,7 @@ def synthetic_logd(mol: Chem.Mol) -> float:
     if base is not None:
         exponents.append(base - PH)
     neutral = 1.0 / (1.0 + sum(10.0**exponent for exponent in exponents))
-    return crippen_logp(mol) + math.log10(neutral + (1.0 - neutral) * 10.0**-ION_PARTITION)
+    return -math.log10(neutral + (1.0 - neutral) * 10.0**-ION_PARTITION)
 
 
 def strongest_acid(mol: Chem.Mol) -> float | None:
@@ -60,9 +57,9 @@ def strongest_acid(mol: Chem.Mol) -> float | None:
 def strongest_base(mol: Chem.Mol) -> float | None:
     """Returns the highest pKa among the bases, None without any."""
     weakened = {
-        mol_match[0]: pka
+        match[0]: pka
         for smarts, pka in WEAKER_BASES
-        for mol_match in mol.GetSubstructMatches(_pattern(smarts))
+        for match in mol.GetSubstructMatches(_pattern(smarts))
     }
     found = [
         weakened.get(match[0], pka) if smarts.startswith("[NX3;H0]") else pka

@@ -121,23 +121,17 @@ ON_NITROGEN_AMINE_LINKERS = ("C(=O)", "C(=O)C", "CCC")
 
 SMALL = ("F", "Cl", "C", "OC", "C(F)(F)F", "C#N", "OC(F)F", "C6CC6", "S(C)(=O)=O", "C(=O)NC", "Br")
 
-RARE_TAILS = (
+ACID_TAILS = (
     "C(=O)O",
     "CC(=O)O",
+    "CCC(=O)O",
     "OCC(=O)O",
-    "c6nnn[nH]6",
-    "C(=O)NS(C)(=O)=O",
-    "C(=O)NS(=O)(=O)c6ccccc6",
-    "OCCCN",
-    "C(=O)NCCN",
-    "C(=O)N[C@H]6CN7CCC6CC7",
-    "C(N)=N",
-    "NC(N)=N",
-    "C(=O)NCCc6cnc[nH]6",
-    "OC6CCNCC6",
-    "C(=O)NC6CCNCC6",
-    "CN6CCC(N)CC6",
-    "C(=O)N6CCNCC6",
+    "OC(C)(C)C(=O)O",
+    "C(=O)NCC(=O)O",
 )
-"""Strongly ionised at pH 7.4. Thin in the primary set and common in the secondary one: what a
-good secondary row can teach."""
+"""Carboxylic acids only: of several acidic groups, each would be too rare in the 120 rows of a
+validation split for anyone to tell there whether its labels are right."""
+BASE_TAILS = ("C(=O)NCCN", "OC6CCNCC6", "C(=O)N6CCNCC6")
+IONISED_TAILS = ACID_TAILS + BASE_TAILS
+"""Nearly all ionised at pH 7.4. A fifth of the primary set and most of the secondary one: what a
+good secondary row can teach, and where a bad one does harm."""

@@ -149,9 +149,9 @@ def _count_ambiguous(
     k: int,
     clear: npt.NDArray[np.bool_],
 ) -> int:
-    places = max(decimals(primary_labels), decimals(labels))
+    places = decimals(primary_labels)
     if places >= MOST_DECIMALS:
-        return 0
+        return 0  # sums of measured numbers without a common step are not countable
     scale = 10**places
     known = np.rint((primary_labels - primary_labels.min()) * scale).astype(np.int64)
     offset = float(primary_labels.min()) * scale
@@ -165,8 +165,8 @@ def _count_ambiguous(
         n_wanted = k - int(nearer.sum())
         target = k * (float(labels[row]) * scale - offset) - float(known[nearer].sum())
         sums = reachable_sums([int(value) for value in known[tied]], n_wanted)
-        first = max(0, int(np.ceil(target - k * half + 1e-6)))
-        last = int(np.floor(target + k * half - 1e-6))
+        first = max(0, int(np.ceil(target - k * half - 1e-6)))
+        last = int(np.floor(target + k * half + 1e-6))
         # The bits first..last of the set of sums.
         if last >= first and (sums >> first) & ((1 << (last - first + 1)) - 1):
             found += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,24 +17,26 @@ if TYPE_CHECKING:
     from lipo_cli.settings import CompareSettings
     from lipo_cli.tracking.store import Store
 
-PeftName = Literal["full", "bitfit", "lora", "ia3"]
-
 SelectionOption = Annotated[
     list[str] | None,
     typer.Option(
         "--selection",
         "-s",
         help="Which secondary points join training: none, all, random:k=K, tsds, tsds:positive, "
-        "tsds:top=K, tsds:bottom=K. Repeatable.  [default: tsds]",
+        "tsds:top=K, tsds:bottom=K. Repeatable. (default: tsds)",
     ),
 ]
 PeftOption = Annotated[
-    list[PeftName] | None,
-    typer.Option("--peft", "-p", help="Fine-tuning method. Repeatable.  [default: all four]"),
+    list[str] | None,
+    typer.Option(
+        "--peft",
+        "-p",
+        help="Fine-tuning method: full, bitfit, lora, ia3. Repeatable. (default: all four)",
+    ),
 ]
 SeedsOption = Annotated[
     int | None,
-    typer.Option("--seeds", help="Seeds per cell; one seed proves little.  [default: 1]"),
+    typer.Option("--seeds", help="Seeds per cell; one seed proves little. (default: 1)"),
 ]
 
 
@@ -46,7 +48,7 @@ def compare(
         bool | None,
         typer.Option(
             "--controls/--no-controls",
-            help="Add none, all, and random of equal size.  [default: controls]",
+            help="Add none, all, and random of equal size. (default: controls)",
         ),
     ] = None,
     out: Annotated[
@@ -88,7 +90,6 @@ def compare(
     cells are found again: the same command after an interruption computes only what is missing.
     """
     from lipo_cli.commands.compare_output import show_plan
-    from lipo_cli.commands.console import emit_json
     from lipo_cli.commands.dataset_lines import announce
     from lipo_cli.comparison.prepare import prepare
     from lipo_cli.settings import CompareSettings, build
@@ -123,15 +124,13 @@ def compare(
     }
     given = {"selections": selection, "peft": peft, "seeds": seeds, "controls": controls}
     flags |= {name: value for name, value in given.items() if value is not None}
-    settings = build(CompareSettings, tune.file_layer(config), flags)
+    settings = build(CompareSettings, tune.file_layer(config, CompareSettings), flags)
     prepared = prepare(settings.data)
     announce(prepared)
     if dry_run:
         show_plan(settings, prepared, as_json=as_json)
         return
-    report = _run(settings, prepared, store, out)
-    if as_json:
-        emit_json(report)
+    report = _run(settings, prepared, store, out, as_json=as_json)
     if failed := sum(cell["status"] == "failed" for cell in report["cells"]):
         raise PartialFailure(
             f"{failed} of {len(report['cells'])} cells failed",
@@ -140,11 +139,11 @@ def compare(
 
 
 def _run(
-    settings: CompareSettings, prepared: Prepared, root: Path, out: Path | None
+    settings: CompareSettings, prepared: Prepared, root: Path, out: Path | None, *, as_json: bool
 ) -> dict[str, Any]:
     from lipo_cli.commands.compare_output import as_dict, show_result, write_result
     from lipo_cli.commands.compare_view import CompareView
-    from lipo_cli.commands.console import say
+    from lipo_cli.commands.console import emit_json, say
     from lipo_cli.comparison.engine import cells_table, compare, comparison_fingerprint
     from lipo_cli.tracking.ledger import MlflowLedger
     from lipo_cli.tracking.store import open_store
@@ -170,10 +169,14 @@ def _run(
         record.table(cells_table(result.cells), "cells")
         best = _best(result)
         record.metrics({"champion_val_rmse": best, "failed_cells": result.n_failed})
-    show_result(result, settings)
+    report = as_dict(result)
+    if as_json:
+        emit_json(report)
+    else:
+        show_result(result, settings)
     say(f"tables, figures and settings: {folder}")
     say(f"in MLflow: experiment {settings.experiment}, run {record.run_id} (`lipo ui`)")
-    return as_dict(result)
+    return report
 
 
 def results_folder(store: Store, fingerprint: str) -> Path:

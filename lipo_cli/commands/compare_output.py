@@ -18,6 +18,8 @@ from lipo_cli.comparison.summary import SummaryRow
 from lipo_cli.settings import CompareSettings
 from lipo_cli.valuation.table import write_values
 
+_PIPE_WIDTH = 160
+
 
 def as_dict(result: Comparison) -> dict[str, Any]:
     """Returns the comparison as JSON: dataset, cells, summary, overlaps, champion."""
@@ -85,10 +87,10 @@ def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -
 def show_result(result: Comparison, settings: CompareSettings) -> None:
     """Prints the summary, the overlaps and the champion."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("selection")
-    table.add_column("method")
+    table.add_column("selection", no_wrap=True)
+    table.add_column("method", no_wrap=True)
     for name in ("chosen", "train", "parameters", "seconds", "val RMSE", "test RMSE", "vs none"):
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=True)
     for row in result.summary:
         table.add_row(
             row.selection,
@@ -101,7 +103,8 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
             _spread(row),
             _difference(row),
         )
-    out.print(table, soft_wrap=True)
+    # A file or a pipe has no width of its own: a table cut to 80 columns would lose digits there.
+    out.print(table, width=None if out.is_terminal else _PIPE_WIDTH)
     for cell in result.cells:
         if cell.status == "failed":
             say(f"failed: {cell.selection} / {cell.peft} / seed {cell.seed}: {cell.error}")

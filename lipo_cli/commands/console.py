@@ -90,8 +90,8 @@ class RichProgress:
         trace: TracebackType | None,
     ) -> None:
         """Takes the bars away."""
-        self._bars.stop()
         self._open.clear()
+        self._stop()
 
     def start(self, name: str, total: int | None, unit: str) -> None:
         """Opens a task of `total` units (None: unknown) inside the present one."""
@@ -114,6 +114,11 @@ class RichProgress:
             return
         self._bars.remove_task(self._open.pop())
         if not self._open:
+            self._stop()
+
+    def _stop(self) -> None:
+        # Where nothing was shown, stopping would print an empty line.
+        if not self._plain:
             self._bars.stop()
 
     def _maybe_print(self) -> None:

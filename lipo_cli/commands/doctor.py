@@ -55,6 +55,9 @@ def _show(checks: list[Check]) -> None:
     from lipo_cli.commands.console import out
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for _ in ("state", "name"):
+        table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for check in checks:
         advice = f"\n[dim]{escape(check.hint)}[/]" if check.hint and check.state != "ok" else ""
         table.add_row(_MARKS[check.state], check.name, escape(check.detail) + advice)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,7 +14,7 @@ from packaging.requirements import Requirement
 
 from lipo_cli.errors import LipoError
 from lipo_cli.tracking.stale import RunningRun, find_running, repair
-from lipo_cli.tracking.store import Store, database_path, open_store, tracking_errors
+from lipo_cli.tracking.store import DATABASE, Store, database_path, open_store, tracking_errors
 
 State = Literal["ok", "warn", "fail"]
 
@@ -62,6 +63,8 @@ def environment_checks() -> list[Check]:
 
 def store_checks(root: Path, close: Sequence[str] = (), *, repair: bool = False) -> list[Check]:
     """Checks the store and its runs that say RUNNING; closes the dead ones on request."""
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not (root / DATABASE).exists():
+        return [Check("store", "ok", f"none in {root} yet; the first run makes it")]
     try:
         store = open_store(root)
         return [_store(store), *_running(store, close, wanted=repair)]
@@ -70,7 +73,7 @@ def store_checks(root: Path, close: Sequence[str] = (), *, repair: bool = False)
 
 
 def _python() -> Iterator[Check]:
-    wanted = importlib.metadata.metadata("lipo").get("Requires-Python", "")
+    wanted = importlib.metadata.metadata("lipo")["Requires-Python"]
     here = platform.python_version()
     fits = here in Requirement(f"python{wanted}").specifier
     yield Check("python", "ok" if fits else "fail", f"{here} on {platform.platform()}", wanted)

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def finetune(
     peft: Annotated[
         Literal["full", "bitfit", "lora", "ia3"] | None,
-        typer.Option("--peft", "-p", help="Fine-tuning method.  [default: full]"),
+        typer.Option("--peft", "-p", help="Fine-tuning method. (default: full)"),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed.  [default: 0]")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed. (default: 0)")] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Save the fitted regressor here, too."),
@@ -87,7 +87,7 @@ def finetune(
         ),
     }
     flags |= {k: v for k, v in {"peft": peft, "seed": seed}.items() if v is not None}
-    settings = build(FinetuneSettings, tune.file_layer(config), flags)
+    settings = build(FinetuneSettings, tune.file_layer(config, FinetuneSettings), flags)
     prepared = prepare(settings.data)
     announce(prepared, primary_only=True)
     _run(settings, prepared, store, out, as_json=as_json)

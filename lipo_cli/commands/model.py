@@ -12,7 +12,9 @@ from lipo_cli.commands.options import DEFAULT_STORE, JsonOption, StoreOption
 if TYPE_CHECKING:
     from lipo_cli.tracking.registry import RegisteredVersion
 
-app = typer.Typer(no_args_is_help=True, help="Look at the registered models.")
+app = typer.Typer(
+    no_args_is_help=True, help="Look at the registered models, and choose the champion."
+)
 
 DEFAULT_MODEL = "models:/lipophilicity@champion"
 
@@ -41,7 +43,8 @@ def list_models(
 
     table = Table(box=None)
     for title in ("model", "version", "alias", "val RMSE", "selection", "peft", "seed", "made"):
-        table.add_column(title, justify="right" if title in ("version", "val RMSE") else "left")
+        right = title in ("version", "val RMSE", "seed")
+        table.add_column(title, justify="right" if right else "left", overflow="fold")
     for v in versions:
         tags = v.tags
         table.add_row(
@@ -50,7 +53,7 @@ def list_models(
             ", ".join(v.aliases),
             _short_number(tags.get("val_rmse", "")),
             *(tags.get(key, "") for key in ("selection", "peft", "seed")),
-            f"{datetime.fromtimestamp(v.created / 1000):%Y-%m-%d %H:%M}",
+            f"{datetime.fromtimestamp(v.created / 1000):%Y-%m-%d}",
         )
     out.print(table)
 
@@ -75,12 +78,32 @@ def show_model(
     from rich.table import Table
 
     table = Table(box=None, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for key, value in _as_dict(version).items():
         if key != "tags":
             table.add_row(key, ", ".join(value) if isinstance(value, list) else str(value))
     for key, value in sorted(version.tags.items()):
         table.add_row(key, value)
     out.print(table)
+
+
+@app.command("promote")
+def promote_model(
+    model: Annotated[str, typer.Argument(help="models:/NAME/VERSION.")],
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Give a version the title `champion`, whatever it was measured on."""
+    from lipo_cli.commands.console import emit_json, say
+    from lipo_cli.tracking.registry import set_champion
+    from lipo_cli.tracking.store import open_store
+
+    version = set_champion(open_store(store, create=False), model)
+    if as_json:
+        emit_json(_as_dict(version))
+        return
+    say(f"models:/{version.model}@champion is now version {version.version}")
 
 
 def _as_dict(version: RegisteredVersion) -> dict[str, object]:

@@ -50,8 +50,8 @@ def predict(
 ) -> None:
     """Predict the property of the molecules in a file.
 
-    The columns of the file are kept, in order, with a column of predictions in raw units added. It
-    goes to stdout, or to a file that appears only once it is whole.
+    Prints the file's rows in their order with a column of predictions (raw units) added, or writes
+    them to a file that appears only once it is whole.
     """
     from lipo_cli.commands.console import RichProgress, emit_json, say
     from lipo_cli.commands.predict_io import MoleculeFile, output

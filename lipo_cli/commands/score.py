@@ -24,7 +24,7 @@ def score(
         typer.Option(
             "--game",
             help="secondary: points join primary train; empty: chains from the empty set, as "
-            "published.  [default: secondary]",
+            "published. (default: secondary)",
         ),
     ] = None,
     relative_error: Annotated[
@@ -32,21 +32,21 @@ def score(
         typer.Option(
             "--relative-error",
             help="Stop when the median standard error is below this share of the values' "
-            "spread.  [default: 0.1]",
+            "spread. (default: 0.1)",
         ),
     ] = None,
     components: Annotated[
         int | None,
-        typer.Option("--components", help="Principal components.  [default: 100]"),
+        typer.Option("--components", help="Principal components. (default: 100)"),
     ] = None,
     reference_peft: Annotated[
         Literal["full", "bitfit", "lora", "ia3"] | None,
         typer.Option(
             "--reference-peft",
-            help="How the model that embeds the points is fine-tuned.  [default: full]",
+            help="How the model that embeds the points is fine-tuned. (default: full)",
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed.  [default: 0]")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed. (default: 0)")] = None,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write the value table here, too.")
     ] = None,
@@ -109,7 +109,7 @@ def score(
     }
     given = {"reference_peft": reference_peft, "seed": seed}
     flags |= {k: v for k, v in given.items() if v is not None}
-    settings = build(ScoreSettings, tune.file_layer(config), flags)
+    settings = build(ScoreSettings, tune.file_layer(config, ScoreSettings), flags)
     prepared = prepare(settings.data)
     announce(prepared)
     _run(settings, prepared, store, out, top, as_json=as_json)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from lipo_cli.settings import Settings
 
 _PANEL = "Fine-tuning"
 
@@ -13,7 +16,7 @@ Model = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="Pretrained model: `small` (shipped), a folder, or a hub name.  [default: small]",
+        help="Pretrained model: `small` (shipped), a folder, or a hub name. (default: small)",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -22,14 +25,14 @@ Epochs = Annotated[
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option("--batch-size", help="Molecules per step.  [default: 32]", rich_help_panel=_PANEL),
+    typer.Option("--batch-size", help="Molecules per step. (default: 32)", rich_help_panel=_PANEL),
 ]
 LearningRate = Annotated[
     float | None,
     typer.Option(
         "--learning-rate",
         "--lr",
-        help="Peak learning rate.  [default: the method's own]",
+        help="Peak learning rate. (default: the method's own)",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -37,7 +40,7 @@ Patience = Annotated[
     int | None,
     typer.Option(
         "--patience",
-        help="Epochs without a better validation RMSE before it stops.  [default: 5]",
+        help="Epochs without a better validation RMSE before it stops. (default: 5)",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -45,7 +48,7 @@ Randomise = Annotated[
     float | None,
     typer.Option(
         "--randomise",
-        help="Share of training molecules written as random SMILES.  [default: 0.5]",
+        help="Share of training molecules written as random SMILES. (default: 0.5)",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -53,25 +56,25 @@ MaxLength = Annotated[
     int | None,
     typer.Option(
         "--max-length",
-        help="Longest molecule in tokens; longer ones are cut and counted.  [default: 202]",
+        help="Longest molecule in tokens; longer ones are cut and counted. (default: 202)",
         rich_help_panel=_PANEL,
     ),
 ]
 LoraRank = Annotated[
     int | None,
-    typer.Option("--lora-rank", help="Rank of LoRA.  [default: 8]", rich_help_panel=_PANEL),
+    typer.Option("--lora-rank", help="Rank of LoRA. (default: 8)", rich_help_panel=_PANEL),
 ]
 Precision = Annotated[
     Literal["auto", "float32", "bf16"] | None,
     typer.Option(
         "--precision",
-        help="auto: bf16 where the hardware multiplies it.  [default: auto]",
+        help="auto: bf16 where the hardware multiplies it. (default: auto)",
         rich_help_panel=_PANEL,
     ),
 ]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"] | None,
-    typer.Option("--device", help="Where to compute.  [default: auto]", rich_help_panel=_PANEL),
+    typer.Option("--device", help="Where to compute. (default: auto)", rich_help_panel=_PANEL),
 ]
 ConfigFile = Annotated[
     Path | None,
@@ -88,15 +91,30 @@ def training_layer(**flags: Any) -> dict[str, Any]:
     return {name: value for name, value in flags.items() if value is not None}
 
 
-def file_layer(config: Path | None) -> dict[str, Any]:
+def file_layer(config: Path | None, settings: type[Settings]) -> dict[str, Any]:
     """Reads `--config`, or `lipo.toml` of this directory, or nothing.
 
-    Raises:
-        SettingsError: the file is missing or malformed.
-    """
-    from lipo_cli.settings import read_settings_file
+    `lipo.toml` serves every command: of its tables, a command takes those that it knows. A file
+    named by `--config` is for this command, and must fit it whole.
 
+    Raises:
+        SettingsError: the file is missing or malformed, or has a table that no command knows.
+    """
+    from lipo_cli import settings as all_settings
+    from lipo_cli.errors import SettingsError
+
+    if config is not None:
+        return all_settings.read_settings_file(config)
     default = Path("lipo.toml")
-    if config is None:
-        return read_settings_file(default) if default.is_file() else {}
-    return read_settings_file(config)
+    if not default.is_file():
+        return {}
+    content = all_settings.read_settings_file(default)
+    known = {
+        name
+        for kind in all_settings.Settings.__subclasses__()
+        for name in kind.model_fields
+        if kind.__name__.endswith("Settings")
+    }
+    if unknown := sorted(content.keys() - known):
+        raise SettingsError(f"no command knows '{unknown[0]}'", where=default, hint="see --help")
+    return {name: value for name, value in content.items() if name in settings.model_fields}

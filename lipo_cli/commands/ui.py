@@ -28,6 +28,15 @@ def ui(
     host: Annotated[
         str, typer.Option("--host", help="Address; 0.0.0.0 opens it to the network.")
     ] = "127.0.0.1",
+    allowed_hosts: Annotated[
+        str | None,
+        typer.Option(
+            "--allowed-hosts",
+            metavar="NAMES",
+            help="Names under which it may be reached from elsewhere, with commas. "
+            "MLflow answers 403 to every other one.",
+        ),
+    ] = None,
     store: StoreOption = DEFAULT_STORE,
 ) -> None:
     """Open MLflow's web interface on the runs."""
@@ -41,19 +50,23 @@ def ui(
     check_port(host, port)
     if host not in _LOOPBACK:
         warn(f"anyone who reaches {host}:{port} can read and change the runs")
-    say(f"http://{host}:{port} shows {opened.root or opened.uri}; Ctrl-C ends it")
-    command = server_command(opened, host, port)
+    say(f"http://{host}:{port} shows {opened.root or opened.uri} in a moment; Ctrl-C ends it")
+    command = server_command(opened, host, port, allowed_hosts)
     sys.stdout.flush()
     os.execve(sys.executable, command, {**os.environ, **_ENVIRONMENT})
 
 
-def server_command(store: Store, host: str, port: int) -> list[str]:
+def server_command(
+    store: Store, host: str, port: int, allowed_hosts: str | None = None
+) -> list[str]:
     """Returns the command line of the server, without any guessing left to MLflow."""
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     if store.artifacts is not None:
         command += ["--default-artifact-root", store.artifacts.as_uri()]
         command += ["--artifacts-destination", store.artifacts.as_uri()]
+    if allowed_hosts is not None:
+        command += ["--allowed-hosts", allowed_hosts]
     return command
 
 

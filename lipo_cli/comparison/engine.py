@@ -27,11 +27,23 @@ from lipo_cli.comparison.summary import (
 from lipo_cli.errors import Interrupted, LipoError
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress
-from lipo_cli.settings import CompareSettings, ScoreSettings, TrainingSettings, TsdsSettings
+from lipo_cli.settings import CompareSettings, Peft, Settings, TrainingSettings, TsdsSettings
 from lipo_cli.valuation.selection import PointScores
 from lipo_cli.valuation.table import read_curve, read_values, write_values
 
 NO_ROWS = np.empty(0, dtype=np.int64)
+
+
+class ScoreParameters(Settings):
+    """The parameters of a scoring's run."""
+
+    method: str
+    dataset: str
+    split: str
+    reference_peft: Peft
+    reference_seed: int
+    training: TrainingSettings
+    tsds: TsdsSettings
 
 
 class View(Progress, Protocol):
@@ -229,8 +241,14 @@ def scores_of(
     )
     if (found := ledger.find(fingerprint)) is not None:
         return _scored_from(found)
-    settings = ScoreSettings(
-        training=training, tsds=tsds, reference_peft=reference.peft, seed=reference.seed
+    settings = ScoreParameters(
+        method="tsds",
+        dataset=prepared.dataset.name,
+        split=prepared.split.name,
+        reference_peft=reference.peft,
+        reference_seed=reference.seed,
+        training=training,
+        tsds=tsds,
     )
     tags = {
         "method": "tsds",

@@ -7,9 +7,10 @@ whole with every method.
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 
-from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
+from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
 from lipo_cli.model.modeling import MolformerPreTrainedModel
@@ -46,16 +47,18 @@ def attach(model: MolformerPreTrainedModel, peft: Peft, settings: TrainingSettin
     """
     targets, head = model.adapter_targets, model.head_name
     if peft == "lora":
-        config = LoraConfig(
-            r=settings.lora_rank,
-            lora_alpha=settings.lora_alpha,
-            lora_dropout=settings.lora_dropout,
-            target_modules=targets["lora"],
-            modules_to_save=[head],
+        return _wrapped(
+            model,
+            LoraConfig(
+                r=settings.lora_rank,
+                lora_alpha=settings.lora_alpha,
+                lora_dropout=settings.lora_dropout,
+                target_modules=targets["lora"],
+                modules_to_save=[head],
+            ),
         )
-        return get_peft_model(model, config)
     if peft == "ia3":
-        return get_peft_model(
+        return _wrapped(
             model,
             IA3Config(
                 target_modules=targets["ia3"],
@@ -67,6 +70,13 @@ def attach(model: MolformerPreTrainedModel, peft: Peft, settings: TrainingSettin
         in_head = name.startswith(f"{head}.")
         parameter.requires_grad_(peft == "full" or in_head or name.endswith(".bias"))
     return model
+
+
+def _wrapped(model: MolformerPreTrainedModel, config: PeftConfig) -> nn.Module:
+    with warnings.catch_warnings():
+        # PEFT 0.21 still asks for a property that transformers renames.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        return get_peft_model(model, config)
 
 
 def unwrap(model: nn.Module) -> MolformerPreTrainedModel:
@@ -96,7 +106,8 @@ def parameter_groups(
     """Groups trainable parameters for AdamW, with layer-wise learning-rate decay.
 
     The head has the full rate, the layer l of L the rate times decay^(L - l), the embeddings
-    decay^(L + 1) (Clark et al. 2020, ELECTRA). Vectors (biases, norms) are not decayed.
+    decay^(L + 1) (Clark et al. 2020, ELECTRA). Weights of vectors (biases, norms, IA3's
+    rescalings, whose neutral value is one) are not pulled to zero.
     """
     n_layers = int(unwrap(model).config.num_hidden_layers)
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
@@ -109,7 +120,8 @@ def parameter_groups(
             depth = n_layers + 1
         else:
             depth = 0
-        groups.setdefault((depth, parameter.ndim > 1), []).append(parameter)
+        matrix = parameter.ndim > 1 and ".ia3_l." not in name  # PEFT keeps a vector as [n, 1]
+        groups.setdefault((depth, matrix), []).append(parameter)
     return [
         {
             "params": parameters,

@@ -110,17 +110,34 @@ def read_config(folder: Path) -> MolformerConfig:
     """
     file = folder / "config.json"
     try:
-        content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        content: Any = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ModelError("config.json cannot be read", where=file, hint=str(error)) from None
-    kind = content.get("model_type")
+    kind = content.get("model_type") if isinstance(content, dict) else None
     if kind != "molformer":
         raise ModelError(f"model_type is {kind!r}, not 'molformer'", where=file)
     content.setdefault("num_labels", 1)
     try:
-        return MolformerConfig(**content)
+        config = MolformerConfig(**content)
     except (TypeError, ValueError) as error:
         raise ModelError("config.json makes no sense", where=file, hint=str(error)) from None
+    if config.feature_map_kernel != "relu":
+        kernel = config.feature_map_kernel
+        raise ModelError(f"config.json wants the feature map {kernel!r}, not 'relu'", where=file)
+    return config
+
+
+def build_model(cls: type[M], config: MolformerConfig, folder: Path) -> M:
+    """Builds a model of random weights.
+
+    Raises:
+        ModelError: the sizes or names in the config are not those of a network.
+    """
+    try:
+        return cls(config)
+    except (ArithmeticError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        file = folder / "config.json"
+        raise ModelError("config.json makes no sense", where=file, hint=repr(error)) from None
 
 
 def read_weights(file: Path) -> dict[str, torch.Tensor]:
@@ -153,7 +170,7 @@ def load_model(cls: type[M], base: Base, *, seed: int = 0, **changes: object) ->
         setattr(config, name, value)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = cls(config)
+        model = build_model(cls, config, base.folder)
     own = model.state_dict()
     prefix = "" if cls.__name__ == "MolformerModel" else "molformer."
     state = read_weights(base.weights)

@@ -8,14 +8,17 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from pydantic import ValidationError
 from safetensors.torch import save_file
 
 from lipo_cli.errors import ModelError
 from lipo_cli.model.base import Base, resolve_base, sha256_of
-from lipo_cli.settings import Peft
+from lipo_cli.settings import PEFT_METHODS, Peft, TrainingSettings
 
 FORMAT = 1
-_NEEDED = {"format", "peft", "base", "settings", "weights_sha256"}
+_HASHES = ("weights_sha256", "config_sha256", "tokenizer_sha256")
+_IDENTITY = ("name", "sha256")
+_NEEDED = {"format", "peft", "base", "settings", *_HASHES}
 
 
 def weights_name(peft: Peft) -> str:
@@ -27,6 +30,13 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes sorted, indented JSON."""
     text = json.dumps(content, indent=1, sort_keys=True, default=str)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def first_misfit(own: dict[str, torch.Tensor], state: dict[str, torch.Tensor]) -> str | None:
+    """Returns the first name that is in one of the two only or differs in shape, or None."""
+    odd = own.keys() ^ state.keys()
+    odd |= {name for name in own.keys() & state.keys() if own[name].shape != state[name].shape}
+    return min(odd, default=None)
 
 
 def write_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
@@ -46,24 +56,28 @@ def read_adapter(model: PeftModel, state: dict[str, torch.Tensor], folder: Path)
     Raises:
         ModelError: a weight of the adapter is missing, or one is there that it has not.
     """
-    own = get_peft_model_state_dict(model).keys()
-    if own != state.keys():
-        odd = sorted(own ^ state.keys())[0]
+    if odd := first_misfit(get_peft_model_state_dict(model), state):
         raise ModelError(f"the weights do not fit this adapter: {odd}", where=folder)
     set_peft_model_state_dict(model, state)
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Writes `manifest.json` last: it carries the SHA-256 of the weights beside it."""
-    manifest["weights_sha256"] = sha256_of(folder / weights_name(manifest["peft"]))
+    """Writes `manifest.json` last: it carries the SHA-256 of the files beside it."""
+    for key, name in _hashed_files(manifest["peft"]):
+        manifest[key] = sha256_of(folder / name)
     write_json(folder / "manifest.json", manifest)
+
+
+def _hashed_files(peft: Peft) -> list[tuple[str, str]]:
+    # Not the weights alone: with another tokenizer they predict, silently, something else.
+    return list(zip(_HASHES, (weights_name(peft), "config.json", "tokenizer.json"), strict=True))
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Reads and checks the manifest of a saved regressor.
 
     Raises:
-        ModelError: a file is missing or damaged, or the weights are not the ones described.
+        ModelError: a file is missing, damaged, or not the one described.
     """
     file = folder / "manifest.json"
     if not file.is_file():
@@ -73,27 +87,50 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             hint="give a folder that `lipo finetune --out` wrote, or models:/NAME@champion",
         )
     try:
-        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        missing = sorted(_NEEDED - manifest.keys())
-    except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as error:
+        manifest: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ModelError("the manifest cannot be read", where=file, hint=str(error)) from None
-    if missing:
-        raise ModelError(f"the manifest lacks {', '.join(missing)}", where=file)
-    if manifest["format"] != FORMAT:
+    _check_content(manifest, file)
+    for key, name in _hashed_files(manifest["peft"]):
+        if not (folder / name).is_file():
+            raise ModelError(f"no {name}", where=folder, hint="the folder is not whole")
+        if sha256_of(folder / name) != manifest[key]:
+            raise ModelError(
+                f"{name} is not the file that the manifest describes",
+                where=folder,
+                hint="the folder is damaged or mixed; export the model again",
+            )
+    return dict(manifest)
+
+
+def _check_content(manifest: Any, file: Path) -> None:
+    if not isinstance(manifest, dict):
+        raise ModelError("the manifest is not a table of names and values", where=file)
+    if manifest.get("format", FORMAT) != FORMAT:
         raise ModelError(
             f"written in format {manifest['format']}, this lipo reads {FORMAT}", where=file
         )
-    weights = weights_name(manifest["peft"])
-    for name in (weights, "config.json", "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise ModelError(f"no {name}", where=folder, hint="the folder is not whole")
-    if sha256_of(folder / weights) != manifest["weights_sha256"]:
+    if missing := sorted(_NEEDED - manifest.keys()):
+        raise ModelError(f"the manifest lacks {', '.join(missing)}", where=file)
+    base = manifest["base"]
+    if not (isinstance(base, dict) and all(isinstance(base.get(k), str) for k in _IDENTITY)):
+        raise ModelError("the manifest names no base model", where=file)
+    if manifest["peft"] not in PEFT_METHODS:
+        raise ModelError(f"the manifest's method is {manifest['peft']!r}", where=file)
+
+
+def read_settings(manifest: dict[str, Any], folder: Path, **changes: object) -> TrainingSettings:
+    """Returns the settings in a manifest.
+
+    Raises:
+        ModelError: they are none that this version knows.
+    """
+    try:
+        return TrainingSettings.model_validate({**manifest["settings"], **changes})
+    except (TypeError, ValidationError) as error:
         raise ModelError(
-            f"{weights} is not the file that the manifest describes",
-            where=folder,
-            hint="the folder is damaged or mixed; export the model again",
-        )
-    return manifest
+            "the manifest's settings make no sense", where=folder / "manifest.json", hint=str(error)
+        ) from None
 
 
 def matching_base(name: str, wanted: dict[str, str], folder: Path) -> Base:

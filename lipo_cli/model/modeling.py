@@ -21,6 +21,7 @@ from transformers.modeling_outputs import (
 from transformers.modeling_utils import PreTrainedModel
 
 from lipo_cli.model.config import MolformerConfig
+from lipo_cli.model.dropout import Dropout
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
@@ -110,7 +111,7 @@ class ResidualOutput(nn.Module):
         super().__init__()
         self.dense = nn.Linear(width, config.hidden_size)
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """Projects x [..., width] and adds residual [..., hidden]."""
@@ -166,7 +167,7 @@ class Embeddings(nn.Module):
         self.word_embeddings = nn.Embedding(
             config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
         )
-        self.dropout = nn.Dropout(config.embedding_dropout_prob)
+        self.dropout = Dropout(config.embedding_dropout_prob)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """Maps ids [batch, length] to [batch, length, hidden]."""
@@ -229,7 +230,7 @@ class RegressionHead(nn.Module):
         rate = config.classifier_dropout_prob
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
         self.dense2 = nn.Linear(config.hidden_size, config.hidden_size)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob if rate is None else rate)
+        self.dropout = Dropout(config.hidden_dropout_prob if rate is None else rate)
         self.activation = ACT2FN[config.hidden_act]
         self.out_proj = nn.Linear(config.hidden_size, config.num_labels)
         self.skip = config.classifier_skip_connection

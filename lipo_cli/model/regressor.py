@@ -21,13 +21,15 @@ from torch import nn
 from lipo_cli import __version__
 from lipo_cli.errors import DataError, ModelError
 from lipo_cli.model.adapters import ParameterCount, attach, count_parameters, unwrap
-from lipo_cli.model.base import load_model, read_config, read_weights, resolve_base
+from lipo_cli.model.base import build_model, load_model, read_config, read_weights, resolve_base
 from lipo_cli.model.batches import batches_in_order, collate
 from lipo_cli.model.folder import (
     FORMAT,
+    first_misfit,
     matching_base,
     read_adapter,
     read_manifest,
+    read_settings,
     weights_name,
     write_adapter,
     write_json,
@@ -89,7 +91,8 @@ class Regressor:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)  # LoRA's A is random: its draw belongs to the seed too
             attached = attach(model, peft, settings)
-        return cls(attached, load_tokenizer(base.folder), peft, base.identity(), settings)
+        tokenizer = load_tokenizer(base.folder, model.config.vocab_size)
+        return cls(attached, tokenizer, peft, base.identity(), settings)
 
     @property
     def network(self) -> MolformerForSequenceClassification:
@@ -135,11 +138,10 @@ class Regressor:
         """Puts a copy back.
 
         Raises:
-            ModelError: the names differ from what this method trains.
+            ModelError: the names or shapes differ from what this method trains.
         """
         own = self.trained_state()
-        if own.keys() != state.keys():
-            odd = sorted(own.keys() ^ state.keys())[0]
+        if odd := first_misfit(own, state):
             raise ModelError(f"the saved weights do not fit this {self.peft} model: {odd}")
         with torch.no_grad():
             for name, tensor in own.items():
@@ -223,19 +225,23 @@ class Regressor:
         """
         folder = Path(folder)
         manifest = read_manifest(folder)
-        settings = TrainingSettings.model_validate({**manifest["settings"], "device": device})
+        settings = read_settings(manifest, folder, device=device)
         peft: Peft = manifest["peft"]
         state = read_weights(folder / weights_name(peft))
         if peft == "full":
-            network = MolformerForSequenceClassification(read_config(folder))
+            network = build_model(MolformerForSequenceClassification, read_config(folder), folder)
         else:
             found = matching_base(base or manifest["base"]["name"], manifest["base"], folder)
-            network = load_model(MolformerForSequenceClassification, found, num_labels=1)
+            network = load_model(
+                MolformerForSequenceClassification,
+                found,
+                hidden_dropout_prob=settings.dropout,
+                num_labels=1,
+            )
         model = attach(network, peft, settings)
+        tokenizer = load_tokenizer(folder, network.config.vocab_size)
         about = {k: v for k, v in manifest.items() if k not in ("settings", "base", "peft")}
-        regressor = cls(
-            model, load_tokenizer(folder), peft, manifest["base"], settings, about=about
-        )
+        regressor = cls(model, tokenizer, peft, manifest["base"], settings, about=about)
         if isinstance(model, PeftModel):
             read_adapter(model, state, folder)
         elif peft == "full":
@@ -247,9 +253,7 @@ class Regressor:
 
 
 def _fill(network: nn.Module, state: dict[str, torch.Tensor], folder: Path) -> None:
-    own = network.state_dict()
-    if own.keys() != state.keys():
-        odd = sorted(own.keys() ^ state.keys())[0]
+    if odd := first_misfit(network.state_dict(), state):
         raise ModelError(f"the weights do not fit config.json: {odd}", where=folder)
     network.load_state_dict(state)
 

@@ -47,6 +47,16 @@ class MolformerTokenizer(PreTrainedTokenizerFast):
         self.backend_tokenizer.no_padding()
         self.backend_tokenizer.no_truncation()
 
+    @classmethod
+    def convert_to_native_format(cls, **kwargs: object) -> dict[str, object]:
+        """Leaves `tokenizer.json` to `__init__`.
+
+        transformers would take the vocabulary alone from the file of a class with an `__init__` of
+        its own, and split by byte-pair merges: `[C@H]` would silently become `C`.
+        """
+        kwargs.pop("trust_remote_code", None)
+        return kwargs
+
 
 def build_tokenizer(smiles: Iterable[str], *, min_count: int = 1) -> MolformerTokenizer:
     """Makes a tokenizer whose vocabulary is every token seen at least `min_count` times.
@@ -69,11 +79,16 @@ def build_tokenizer(smiles: Iterable[str], *, min_count: int = 1) -> MolformerTo
     return MolformerTokenizer(tokenizer_object=backend)
 
 
-def load_tokenizer(folder: Path) -> MolformerTokenizer:
+def load_tokenizer(folder: Path, vocab_size: int | None = None) -> MolformerTokenizer:
     """Loads `tokenizer.json` of a folder.
 
+    Args:
+        folder: A checkpoint folder or a saved regressor.
+        vocab_size: How many embeddings the model has, when that is to be checked.
+
     Raises:
-        ModelError: there is none, or it is not a tokenizer with the special tokens of MoLFormer.
+        ModelError: there is none, it is not a tokenizer with the special tokens of MoLFormer, or
+            it has tokens that the model has no embedding for.
     """
     file = folder / "tokenizer.json"
     if not file.is_file():
@@ -90,6 +105,13 @@ def load_tokenizer(folder: Path) -> MolformerTokenizer:
     missing = [token for token in SPECIAL[:4] if token not in known]
     if missing:
         raise ModelError(f"special tokens {', '.join(missing)} are missing", where=file)
+    largest = max(tokenizer.get_vocab().values())
+    if vocab_size is not None and largest >= vocab_size:
+        raise ModelError(
+            f"it has tokens up to {largest}, the model has embeddings for {vocab_size}",
+            where=file,
+            hint="is this the tokenizer of another model?",
+        )
     return tokenizer
 
 
@@ -101,6 +123,8 @@ def encode(
     Returns:
         The ids, and how many molecules were cut to `max_length` tokens (bos and eos included).
     """
+    if len(smiles) == 0:
+        return [], 0
     ids: list[list[int]] = tokenizer(list(smiles), add_special_tokens=True)["input_ids"]
     truncated = 0
     for i, row in enumerate(ids):

@@ -150,9 +150,11 @@ class RunHandle:
         with warnings.catch_warnings():
             # Two of MLflow's own classes claim every local path.
             warnings.filterwarnings("ignore", "The specified dataset source", UserWarning)
-            dataset = from_pandas(frame, source=source, name=name)
+            # The row numbers are whole, and stay so.
+            warnings.filterwarnings("ignore", "Hint: Inferred schema contains", UserWarning)
+            entity = from_pandas(frame, source=source, name=name)._to_mlflow_entity()
         tags = [InputTag("mlflow.data.context", context), InputTag("sha256", sha256)]
-        entry = DatasetInput(dataset._to_mlflow_entity(), tags=tags)
+        entry = DatasetInput(entity, tags=tags)
         with self._writing():
             self._client.log_inputs(self.run_id, [entry])
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
@@ -20,6 +21,9 @@ from lipo_cli.tracking.store import Store, first_line, tracking_errors
 CHAMPION = "champion"
 METRIC_TAG = "val_rmse"
 SCOPE_TAG = "scope"
+DEMO = "demo"
+
+Verdict = Literal["wins", "loses", "other scope"]
 
 _ABOUT = (
     "Fine-tuned by lipo. The alias `champion` names the version with the lowest validation RMSE on "
@@ -85,9 +89,10 @@ def promote_champion(
 ) -> Champion:
     """Registers a model as champion if it beats the present one.
 
-    On the same scope only a lower validation RMSE wins; a tie keeps the title where it is. On
-    another scope the two numbers do not compare, and the challenger takes the title, which the
-    reason says. A challenger that loses is not registered.
+    On the same scope only a lower validation RMSE wins; a tie keeps the title where it is, and a
+    challenger that loses is not registered. On another scope the two numbers do not compare: the
+    title stays, the challenger is registered without it, and `set_champion` can move it. A
+    champion of the synthetic demo set yields to one of measured data.
 
     Args:
         store: The store.
@@ -108,19 +113,41 @@ def promote_champion(
     client = store.client()
     with store.locked(), deferred_signals(), tracking_errors(name):
         holder = _champion(client, name)
-        wins, reason = _judge(holder, run_id, metric_value, scope)
-        if holder is not None and not wins:
-            return Champion(
-                name, str(holder.version), holder.run_id or "", False, reason, _rmse(holder.tags)
-            )
+        verdict, reason = _judge(holder, run_id, metric_value, scope, dict(evidence or {}))
+        if holder is not None and verdict == "loses":
+            return _stays(holder, reason)
         _ensure_model(client, name)
-        tags = {METRIC_TAG: repr(metric_value), SCOPE_TAG: scope} | {
+        tags = {METRIC_TAG: repr(float(metric_value)), SCOPE_TAG: scope} | {
             key: str(value) for key, value in (evidence or {}).items()
         }
         version = _version_of(store, name, run_id, model_uri, tags)
+        if holder is not None and verdict == "other scope":
+            advice = (
+                f"registered as version {version}: `lipo model promote models:/{name}/{version}`"
+            )
+            return _stays(holder, f"{reason}; {advice}")
         client.set_registered_model_alias(name, CHAMPION, version)
     previous = str(holder.version) if holder is not None else None
-    return Champion(name, version, run_id, True, reason, metric_value, previous)
+    return Champion(name, version, run_id, True, reason, float(metric_value), previous)
+
+
+def _stays(holder: ModelVersion, reason: str) -> Champion:
+    return Champion(
+        holder.name, str(holder.version), holder.run_id or "", False, reason, _rmse(holder.tags)
+    )
+
+
+def set_champion(store: Store, uri: str) -> RegisteredVersion:
+    """Gives the title to `models:/NAME/VERSION`, because a person says so.
+
+    Raises:
+        ModelError: nothing bears that name.
+    """
+    client = store.client()
+    with store.locked(), deferred_signals(), tracking_errors(uri):
+        version = _resolve(client, store, uri)
+        client.set_registered_model_alias(version.name, CHAMPION, version.version)
+    return show_version(store, uri)
 
 
 def list_versions(store: Store, name: str | None = None) -> list[RegisteredVersion]:
@@ -175,24 +202,27 @@ def regressor_folder(store: Store, uri: str) -> Path:
 
 
 def _judge(
-    holder: ModelVersion | None, run_id: str, challenger: float, scope: str
-) -> tuple[bool, str]:
+    holder: ModelVersion | None,
+    run_id: str,
+    challenger: float,
+    scope: str,
+    evidence: Mapping[str, object],
+) -> tuple[Verdict, str]:
     if holder is None:
-        return True, "the first of its name"
+        return "wins", "the first of its name"
     title = f"version {holder.version}"
     if holder.run_id == run_id:
-        return False, f"{title} is this very run"
-    if SCOPE_TAG not in holder.tags or not math.isfinite(_rmse(holder.tags)):
-        return True, f"{title} bears no validation RMSE and scope to compare with"
-    if holder.tags[SCOPE_TAG] != scope:
-        return True, (
-            f"{title} was measured on another dataset or split "
-            f"({holder.tags[SCOPE_TAG]}, now {scope}): the numbers do not compare"
-        )
+        return "loses", f"{title} is this very run"
     old = _rmse(holder.tags)
+    if SCOPE_TAG not in holder.tags or not math.isfinite(old):
+        return "wins", f"{title} bears no validation RMSE and scope to compare with"
+    if holder.tags[SCOPE_TAG] != scope:
+        if holder.tags.get("dataset") == DEMO and evidence.get("dataset") != DEMO:
+            return "wins", f"{title} was fine-tuned on the synthetic demo set"
+        return "other scope", f"{title} was measured on another dataset or split"
     if challenger < old:
-        return True, f"validation RMSE {challenger:.4f} is below {old:.4f} of {title}"
-    return False, f"validation RMSE {challenger:.4f} is not below {old:.4f} of {title}"
+        return "wins", f"validation RMSE {challenger:.4f} is below {old:.4f} of {title}"
+    return "loses", f"validation RMSE {challenger:.4f} is not below {old:.4f} of {title}"
 
 
 def _rmse(tags: Mapping[str, str]) -> float:
@@ -227,7 +257,7 @@ def _version_of(
     client = store.client()
     logged = client.get_logged_model(model_uri.removeprefix("models:/"))
     for known in client.search_model_versions(f"name = '{name}'"):
-        if known.run_id == run_id and known.model_id == logged.model_id:
+        if known.run_id == run_id and known.source in (model_uri, logged.artifact_location):
             for key, value in tags.items():
                 client.set_model_version_tag(name, known.version, key, value)
             return str(known.version)

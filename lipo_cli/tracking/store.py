@@ -55,7 +55,11 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the store's lock against other processes; a server is not locked."""
+        """Holds the store's lock against other processes; a server is not locked.
+
+        Raises:
+            TrackingError: another process holds it for too long.
+        """
         if self.root is None:
             yield
             return
@@ -120,8 +124,19 @@ def _sqlite_uri(database: Path) -> str:
     return f"{_SQLITE}{database}"
 
 
-def _lock(root: Path) -> filelock.BaseFileLock:
-    return filelock.FileLock(root / ".lock", timeout=LOCK_TIMEOUT_S)
+@contextmanager
+def _lock(root: Path) -> Iterator[None]:
+    lock = filelock.FileLock(root / ".lock", timeout=LOCK_TIMEOUT_S)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise TrackingError(
+            f"another process has held the store for {LOCK_TIMEOUT_S:.0f} s", where=root
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _open_sqlite(uri: str, root: Path, *, create: bool) -> Store:
@@ -140,10 +155,6 @@ def _open_sqlite(uri: str, root: Path, *, create: bool) -> Store:
             # Its constructor makes the tables; only here is the artifact root ours to name.
             make_tables: Any = SqlAlchemyStore
             make_tables(uri, (root / ARTIFACTS).as_uri()).engine.dispose()
-    except filelock.Timeout:
-        raise TrackingError(
-            f"another process has held the store for {LOCK_TIMEOUT_S:.0f} s", where=root
-        ) from None
     except OSError as error:
         raise TrackingError(
             f"cannot write the store: {error.strerror}", where=root, hint="--store DIR"

@@ -136,7 +136,8 @@ def fit(
     listener = progress or SilentProgress()
     regressor.set_label_scale(train.labels)
     run = _prepare(regressor, train, validation, seed)
-    if resume_file is not None and (found := read_state(resume_file)) is not None:
+    run.state.key = _key(run)
+    if resume_file is not None and (found := read_state(resume_file, run.state.key)) is not None:
         _restore(run, found)
     settings = regressor.settings
     n_steps = math.ceil(len(train) / settings.batch_size)
@@ -188,6 +189,16 @@ def _prepare(regressor: Regressor, train: Examples, validation: Examples, seed: 
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     return _Run(regressor, train, validation, seed, optimizer, schedule)
+
+
+def _key(run: _Run) -> str:
+    """Names the run, so that a state left by another one is not taken for its own."""
+    examples = [
+        [*e.smiles, *map(float.hex, e.labels.tolist())] for e in (run.train, run.validation)
+    ]
+    return run.regressor.settings.fingerprint(
+        peft=run.regressor.peft, base=run.regressor.base, seed=run.seed, examples=examples
+    )
 
 
 def _restore(run: _Run, found: TrainingState) -> None:

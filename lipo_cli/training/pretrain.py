@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rdkit
-import torch
-import transformers
 
-from lipo_cli import __version__
 from lipo_cli.errors import DataError
 from lipo_cli.model.base import Base, resolve_base, sha256_of
 from lipo_cli.model.precision import pick_device
@@ -38,6 +32,7 @@ from lipo_cli.training.pretrain_model import (
     starting_model,
     tokenizer_of,
 )
+from lipo_cli.training.pretrain_result import PretrainResult, read_back, versions, write_history
 from lipo_cli.training.pretrain_source import Source, excluded_skeletons, source_of
 from lipo_cli.training.stop_request import StopRequest
 from lipo_cli.training.views import Positions, Views, hold_out
@@ -46,16 +41,6 @@ from lipo_cli.training.workers import usable_cores
 FORMAT = 1
 ADAPT_EPOCHS, ADAPT_BATCH = 10, 32
 EPOCHS, BATCH = 1, 128
-COLUMNS = (
-    "step",
-    "epoch",
-    "learning_rate",
-    "train_loss",
-    "val_loss",
-    "val_accuracy",
-    "molecules",
-    "seconds",
-)
 # What may change between two parts of a run, or is told by a checksum instead of a path.
 _NOT_IDENTITY = {
     "corpus",
@@ -72,54 +57,27 @@ _NOT_IDENTITY = {
 }
 
 
-@dataclass(frozen=True)
-class PretrainResult:
-    """What a pretraining run came to.
+def _ignore(*_: object) -> None:
+    """Listens to nothing."""
 
-    Attributes:
-        folder: Holds the checkpoint, `history.csv`, `pretrain.json` and `training.png`.
-        status: `finished`, or `paused` when `max_minutes` ran out.
-        steps: Optimiser steps done, of `total_steps`.
-        val_loss: Held-out masked-token cross-entropy in nats, fixed masks.
-        val_accuracy: Share of held-out masked tokens predicted right.
-        unigram_loss: Held-out loss of predicting tokens by their frequency.
-        n_train: Molecules trained on; `n_validation` were held out.
-        n_views: Molecules seen, repeats counted.
-        n_parameters: Of the model with its LM head.
-        n_unknown: Molecules with a token that the checkpoint's tokenizer does not know.
-        new_head: Whether the LM head had to start from random weights on a pretrained encoder.
-        seconds: Training time over all parts of the run.
-        corpus: What became of the lines.
-        history: The curve, one row per validation; the first is before training.
-    """
 
-    folder: Path
-    status: str
-    steps: int
-    total_steps: int
-    val_loss: float
-    val_accuracy: float
-    unigram_loss: float
-    n_train: int
-    n_validation: int
-    n_views: int
-    n_parameters: int
-    n_unknown: int
-    new_head: bool
-    seconds: float
-    corpus: CorpusReport
-    history: list[dict[str, float]]
+def _batch_size(settings: PretrainSettings) -> int:
+    return settings.batch_size or (ADAPT_BATCH if settings.adapt else BATCH)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Returns plain values without the curve."""
-        content = asdict(self) | {"folder": str(self.folder), "corpus": self.corpus.as_dict()}
-        content.pop("history")
-        return content
+
+def _epochs(settings: PretrainSettings) -> int:
+    return settings.epochs or (ADAPT_EPOCHS if settings.adapt else EPOCHS)
 
 
 def run_identity(settings: PretrainSettings, source: Source, base: Base | None) -> dict[str, Any]:
     """Returns everything that decides the weights: a run goes on only where it is the same."""
     chosen = {k: v for k, v in settings.model_dump(mode="json").items() if k not in _NOT_IDENTITY}
+    # Defaults by name, so that a version with others does not go on with half a run.
+    chosen |= {
+        "learning_rate": learning_rate_of(settings),
+        "batch_size": _batch_size(settings),
+        "epochs": None if settings.steps else _epochs(settings),
+    }
     if base is not None:
         chosen.pop("size")
         chosen["base"] = base.sha256
@@ -132,8 +90,8 @@ def pretrain(
     *,
     progress: Progress | None = None,
     stop: StopRequest | None = None,
-    on_row: Callable[[dict[str, float]], None] = lambda row: None,
-    on_corpus: Callable[[CorpusReport, list[str]], None] = lambda report, notes: None,
+    on_row: Callable[[dict[str, float]], None] = _ignore,
+    on_corpus: Callable[[CorpusReport, list[str]], None] = _ignore,
 ) -> PretrainResult:
     """Pretrains into a folder, going on where an earlier call with the same settings stopped.
 
@@ -163,7 +121,7 @@ def pretrain(
         identity = run_identity(settings, source, base)
         folder.claim(identity)
         if (report := folder.report()) is not None and report["status"] == "finished":
-            return _read_back(folder, report)
+            return read_back(folder.path, report)
         corpus, notes = _corpus(settings, source, base, folder, listener, stop)
         prepared = _prepare(settings, corpus, base, folder)
         if prepared.n_unknown:
@@ -233,8 +191,7 @@ def _prepare(
     settings: PretrainSettings, corpus: Corpus, base: Base | None, folder: PretrainFolder
 ) -> _Prepared:
     tokenizer = _tokenizer(settings, corpus, base, folder)
-    batch_size = settings.batch_size or (ADAPT_BATCH if settings.adapt else BATCH)
-    spec = masking_spec(settings, tokenizer, longest(settings, base), batch_size)
+    spec = masking_spec(settings, tokenizer, longest(settings, base), _batch_size(settings))
     train, validation = hold_out(len(corpus), settings.validation, settings.seed)
     held_out = held_out_batches([corpus.smiles(i) for i in validation.tolist()], validation, spec)
     strange = np.array([t not in spec.vocabulary for t in corpus.tokens], dtype=bool)
@@ -264,8 +221,7 @@ def _trainer(settings: PretrainSettings, corpus: Corpus, prepared: _Prepared) ->
         # On the CPU the model needs every core; writing molecules anew is 5 % of the work.
         workers = max(1, usable_cores() - 1) if device.type != "cpu" else 0
     views = Views(corpus, prepared.train, prepared.spec, workers)
-    epochs = settings.epochs or (ADAPT_EPOCHS if settings.adapt else EPOCHS)
-    course = Course.of(settings, epochs, views.n_batches, learning_rate_of(settings))
+    course = Course.of(settings, _epochs(settings), views.n_batches, learning_rate_of(settings))
     return Trainer(prepared.start.model, views, prepared.held_out, settings, course, device)
 
 
@@ -300,40 +256,15 @@ def _conclude(
         history=state.history,
     )
     export(trainer.model, prepared.start.tokenizer, folder.path, half=settings.half)
-    _write_history(state.history, folder.path / "history.csv")
+    write_history(state.history, folder.path / "history.csv")
     draw_curve(state.history, result.unigram_loss, folder.path / "training.png")
     report = result.as_dict() | {
         "identity": identity,
         "settings": settings.model_dump(mode="json"),
         "learning_rate": trainer.course.peak,
         "weights_sha256": sha256_of(folder.path / "model.safetensors"),
-        "versions": {
-            "lipo": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "rdkit": rdkit.__version__,
-            "numpy": np.__version__,
-        },
+        "versions": versions(),
     }
     report.pop("folder")
     folder.finish(report, finished=finished)
     return result
-
-
-def _write_history(history: list[dict[str, float]], file: Path) -> None:
-    with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, COLUMNS)
-        writer.writeheader()
-        writer.writerows(history)
-
-
-def _read_back(folder: PretrainFolder, report: dict[str, Any]) -> PretrainResult:
-    with (folder.path / "history.csv").open(newline="", encoding="utf-8") as stream:
-        history = [
-            {name: float(value) for name, value in row.items() if value}
-            for row in csv.DictReader(stream)
-        ]
-    own = {k: report[k] for k in PretrainResult.__dataclass_fields__ if k in report}
-    own |= {"folder": folder.path, "history": history}
-    return PretrainResult(**own | {"corpus": CorpusReport.from_dict(report["corpus"])})

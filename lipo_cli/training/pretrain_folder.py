@@ -84,8 +84,8 @@ class PretrainFolder:
         try:
             yield
         finally:
-            lock.release()
             (self.path / ".lock").unlink(missing_ok=True)
+            lock.release()
 
     def report(self) -> dict[str, Any] | None:
         """Returns `pretrain.json`, or None where there is none."""

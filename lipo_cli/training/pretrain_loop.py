@@ -141,10 +141,12 @@ class Trainer:
                 else:
                     state.seconds += time.monotonic() - started
                 over = not last and time.monotonic() >= deadline
-                if stop.asked or over or state.step % self._settings.checkpoint_every == 0:
+                # Read once: a signal between two questions would end the run without a checkpoint.
+                asked = stop.signal_number
+                if asked or over or state.step % self._settings.checkpoint_every == 0:
                     self._checkpoint(save, progress)
-                if stop.asked:
-                    raise Interrupted(stop.signal_number or 2)
+                if asked:
+                    raise Interrupted(asked)
                 if over:
                     return False
         finally:
@@ -163,7 +165,7 @@ class Trainer:
             place = stream(self._settings.seed, DROPOUT, state.step, i)
             torch.manual_seed(int(place.integers(2**62)))
             loss, _ = masked_lm(self.model, batch, self._device, self._settings.precision)
-            (loss / n_asked).backward()  # type: ignore[no-untyped-call]
+            (loss / n_asked).backward()
             self._unread.append((loss.detach(), batch.n_asked))
         nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
         self._optimizer.step()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import pickle
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,12 @@ import torch
 
 @dataclass
 class TrainingState:
-    """Where a run stands; enough to go on as if it had never stopped."""
+    """Where a run stands; enough to go on as if it had never stopped.
 
+    `key` names the run: its settings, seed and molecules.
+    """
+
+    key: str = ""
     epoch: int = 0
     best_epoch: int = 0
     best_val_rmse: float = math.inf
@@ -38,15 +42,20 @@ def write_state(path: Path, state: TrainingState) -> None:
     partial.replace(path)
 
 
-def read_state(path: Path) -> TrainingState | None:
-    """Reads the state, or returns None where there is none that can be read.
+def read_state(path: Path, key: str) -> TrainingState | None:
+    """Reads the state of the run `key`, or returns None where there is none that can be read.
 
-    Only plain data is unpickled (`weights_only`). A damaged file costs the work it held and
-    nothing else, so it is not an error.
+    Only plain data is unpickled (`weights_only`). A damaged file, or one of another run, costs the
+    work it held and nothing else, so it is not an error.
     """
     if not path.is_file():
         return None
     try:
-        return TrainingState(**torch.load(path, weights_only=True, map_location="cpu"))
-    except (RuntimeError, EOFError, OSError, TypeError, pickle.UnpicklingError):
+        # torch reads past the checksums of its own archive: changed bytes would pass as weights.
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                return None
+        state = TrainingState(**torch.load(path, weights_only=True, map_location="cpu"))
+    except Exception:  # a damaged archive raises whatever its bytes happen to say
         return None
+    return state if state.key == key and state.weights is not None else None

@@ -20,18 +20,13 @@ class StopRequest:
             step()
             stop.check()
 
-    Outside the main thread, where Python allows no handlers, and outside its block, nothing is
-    ever asked.
+    `signal_number` is the signal that came, or None. Outside the main thread, where Python allows
+    no handlers, and outside its block, nothing is ever asked.
     """
 
     def __init__(self) -> None:
         self.signal_number: int | None = None
         self._before: dict[int, Any] = {}
-
-    @property
-    def asked(self) -> bool:
-        """Whether a signal came."""
-        return self.signal_number is not None
 
     def check(self) -> None:
         """Raises Interrupted when a signal came."""

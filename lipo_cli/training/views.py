@@ -30,10 +30,8 @@ def hold_out(n: int, share: float | None, seed: int) -> tuple[Positions, Positio
 
     Without a share, 1 % is held out: at least 200 molecules or a tenth, at most 5,000.
     """
-    if share is None:
-        count = min(max(n // 100, min(200, n // 10)), 5_000)
-    else:
-        count = round(n * share)
+    few = min(max(n // 100, min(200, n // 10)), 5_000)
+    count = few if share is None else round(n * share)
     count = min(max(count, 1), n - 1)
     order = stream(seed, SPLIT).permutation(n).astype(np.int64)
     return np.sort(order[count:]), np.sort(order[:count])

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from lipo_cli.model import MolformerForMaskedLM, MolformerForSequenceClassification
 from lipo_cli.model.base import load_model, resolve_base
 from lipo_cli.model.tokenizer import load_tokenizer
-from tests.fixtures.models import external_folder
+from tests.fixtures.models import molformer_folder
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
 ASPIRIN_IDS = [0, 4, 4, 6, 12, 9, 7, 9, 5, 8, 5, 5, 5, 5, 5, 8, 4, 6, 12, 9, 7, 9, 1]
@@ -23,13 +23,8 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def parity() -> Path:
-    return external_folder("LIPO_PARITY_DIR", "shared/parity", "expected.safetensors")
-
-
-@pytest.fixture(scope="module")
-def expected(parity: Path) -> dict[str, torch.Tensor]:
-    return load_file(parity / "expected.safetensors")
+def expected(parity_dir: Path) -> dict[str, torch.Tensor]:
+    return load_file(parity_dir / "expected.safetensors")
 
 
 def own_loader(cls: type, folder: Path) -> torch.nn.Module:
@@ -50,9 +45,9 @@ def worst(found: torch.Tensor, wanted: torch.Tensor) -> float:
 @pytest.mark.parametrize("load", [own_loader, huggingface_loader])
 @torch.no_grad()
 def test_encoder_and_token_logits_equal_the_published_code(
-    parity: Path, expected: dict[str, torch.Tensor], load: Loader
+    parity_dir: Path, expected: dict[str, torch.Tensor], load: Loader
 ) -> None:
-    model = load(MolformerForMaskedLM, parity).eval()
+    model = load(MolformerForMaskedLM, parity_dir).eval()
     ids, mask = expected["input_ids"], expected["attention_mask"]
     seen = mask.bool()
     assert 0 < int(seen.sum()) < seen.numel(), "the example must hold padding"
@@ -66,30 +61,33 @@ def test_encoder_and_token_logits_equal_the_published_code(
 @pytest.mark.parametrize("load", [own_loader, huggingface_loader])
 @torch.no_grad()
 def test_regression_head_equals_the_published_code(
-    parity: Path, expected: dict[str, torch.Tensor], load: Loader
+    parity_dir: Path, expected: dict[str, torch.Tensor], load: Loader
 ) -> None:
-    model = load(MolformerForSequenceClassification, parity).eval()
+    model = load(MolformerForSequenceClassification, parity_dir).eval()
     found = model(expected["input_ids"], expected["attention_mask"]).logits
     assert worst(found.flatten(), expected["regression"].flatten()) < TOLERANCE
 
 
-def test_aspirin_has_the_published_ids(parity: Path) -> None:
-    assert load_tokenizer(parity)(ASPIRIN).input_ids == ASPIRIN_IDS
-    assert AutoTokenizer.from_pretrained(parity)(ASPIRIN).input_ids == ASPIRIN_IDS
+def test_aspirin_has_the_published_ids(parity_dir: Path) -> None:
+    assert load_tokenizer(parity_dir)(ASPIRIN).input_ids == ASPIRIN_IDS
+    automatic = AutoTokenizer.from_pretrained(parity_dir)
+    assert automatic(ASPIRIN).input_ids == ASPIRIN_IDS
+    assert automatic("C[Xx]C%12").input_ids == load_tokenizer(parity_dir)("C[Xx]C%12").input_ids
+    assert len(automatic("C").input_ids) == 3, "fixed padding must be off here too"
 
 
-def test_fixed_padding_and_truncation_of_the_file_are_overridden(parity: Path) -> None:
-    text = (parity / "tokenizer.json").read_text(encoding="utf-8")
+def test_fixed_padding_and_truncation_of_the_file_are_overridden(parity_dir: Path) -> None:
+    text = (parity_dir / "tokenizer.json").read_text(encoding="utf-8")
     assert '"padding": null' not in text, "the file no longer carries what is tested here"
-    tokenizer = load_tokenizer(parity)
+    tokenizer = load_tokenizer(parity_dir)
     assert len(tokenizer("C").input_ids) == 3
     assert len(tokenizer("C" * 300).input_ids) == 302
     rows = tokenizer(["C", "CCCC"]).input_ids
     assert [len(row) for row in rows] == [3, 6]
 
 
-def test_published_unknown_token_is_2361(parity: Path) -> None:
-    tokenizer = load_tokenizer(parity)
+def test_published_unknown_token_is_2361(parity_dir: Path) -> None:
+    tokenizer = load_tokenizer(parity_dir)
     assert len(tokenizer) == 2362
     assert tokenizer.unk_token_id == 2361
     assert tokenizer("C[Xx]C").input_ids == [0, 4, 2361, 4, 1]
@@ -98,7 +96,7 @@ def test_published_unknown_token_is_2361(parity: Path) -> None:
 @pytest.mark.slow
 @torch.no_grad()
 def test_real_weights_give_the_published_figures() -> None:
-    folder = external_folder("LIPO_MOLFORMER_DIR", None, "model.safetensors")
+    folder = molformer_folder()
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
     assert digest == XL_SHA256
     model = load_model(MolformerForMaskedLM, resolve_base(str(folder))).eval()

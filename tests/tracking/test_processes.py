@@ -161,7 +161,7 @@ def test_runs_and_champion_through_a_server(
 def _wait_for_server() -> Store:
     from lipo_cli.errors import TrackingError
 
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 240
     while True:
         try:
             return open_store()

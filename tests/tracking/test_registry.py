@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lipo_cli.errors import ModelError, TrackingError
@@ -11,6 +12,7 @@ from lipo_cli.tracking.registry import (
     list_versions,
     promote_champion,
     regressor_folder,
+    set_champion,
     show_version,
 )
 from lipo_cli.tracking.runs import find_finished, start_run
@@ -19,11 +21,13 @@ from lipo_cli.tracking.store import Store
 NAME = "lipophilicity"
 
 
-def challenge(store: Store, folder: Path, rmse: float, scope: str = "demo") -> Champion:
+def challenge(
+    store: Store, folder: Path, rmse: float, scope: str = "demo", dataset: str = "mine"
+) -> Champion:
     """Logs a model in a run of its own and lets it challenge the champion."""
     with start_run(store, "lipo", "x") as run:
         uri = run.model(folder, ["CCO"])
-    evidence = {"selection": "tsds", "peft": "lora", "seed": 0}
+    evidence = {"selection": "tsds", "peft": "lora", "seed": 0, "dataset": dataset}
     return promote_champion(
         store, run.run_id, uri, NAME, metric_value=rmse, scope=scope, evidence=evidence
     )
@@ -43,6 +47,7 @@ def test_first_model_becomes_champion_with_its_evidence(store: Store, stand_in: 
         "selection": "tsds",
         "peft": "lora",
         "seed": "0",
+        "dataset": "mine",
     }
     assert shown.tags == expected
     assert "selection tsds" in shown.description
@@ -63,12 +68,34 @@ def test_only_a_lower_rmse_on_the_same_scope_replaces(store: Store, stand_in: Pa
     assert [v.version for v in list_versions(store)] == ["2", "1"]
 
 
-def test_another_scope_replaces_and_says_why(store: Store, stand_in: Path) -> None:
-    challenge(store, stand_in, 0.5, scope="demo-random-0")
-    champion = challenge(store, stand_in, 0.9, scope="lipophilicity-reference")
-    assert champion.replaced
+def test_another_scope_leaves_the_title_and_registers(store: Store, stand_in: Path) -> None:
+    challenge(store, stand_in, 0.9, scope="lipophilicity-reference")
+    champion = challenge(store, stand_in, 0.5, scope="lipophilicity-scaffold")
+    assert not champion.replaced
+    assert (champion.version, champion.val_rmse) == ("1", 0.9)
     assert "another dataset or split" in champion.reason
-    assert "demo-random-0" in champion.reason
+    assert f"lipo model promote models:/{NAME}/2" in champion.reason
+    assert show_version(store, f"models:/{NAME}@champion").version == "1"
+    assert set_champion(store, f"models:/{NAME}/2").aliases == ("champion",)
+    assert show_version(store, f"models:/{NAME}@champion").version == "2"
+
+
+def test_the_demo_champion_yields_to_measured_data_and_not_back(
+    store: Store, stand_in: Path
+) -> None:
+    challenge(store, stand_in, 0.3, scope="demo:1", dataset="demo")
+    champion = challenge(store, stand_in, 0.7, scope="lipo:1", dataset="lipophilicity")
+    assert champion.replaced
+    assert "demo" in champion.reason
+    again = challenge(store, stand_in, 0.2, scope="demo:1", dataset="demo")
+    assert not again.replaced
+    assert show_version(store, f"models:/{NAME}@champion").tags["dataset"] == "lipophilicity"
+
+
+def test_nobody_promotes_what_is_not_there(store: Store, stand_in: Path) -> None:
+    challenge(store, stand_in, 0.3)
+    with pytest.raises(ModelError, match="no such registered model"):
+        set_champion(store, f"models:/{NAME}/7")
 
 
 def test_champion_without_evidence_is_replaced(store: Store, stand_in: Path) -> None:
@@ -77,6 +104,12 @@ def test_champion_without_evidence_is_replaced(store: Store, stand_in: Path) -> 
     champion = challenge(store, stand_in, 0.9)
     assert champion.replaced
     assert "no validation RMSE" in champion.reason
+
+
+def test_number_of_numpy_is_a_plain_number_in_the_tag(store: Store, stand_in: Path) -> None:
+    challenge(store, stand_in, np.float64(0.7))
+    assert show_version(store, f"models:/{NAME}/1").tags["val_rmse"] == "0.7"
+    assert not challenge(store, stand_in, np.float64(0.8)).replaced
 
 
 @pytest.mark.parametrize("rmse", [math.nan, math.inf])
@@ -115,7 +148,7 @@ def test_deleted_champion_leaves_the_title_free(store: Store, stand_in: Path) ->
 
 def test_unknown_models_are_one_line_with_the_way_out(store: Store) -> None:
     for uri in ("models:/nothing@champion", "models:/nothing/3"):
-        with pytest.raises(ModelError, match="no such registered model.*lipo model list"):
+        with pytest.raises(ModelError, match=r"no such registered model.*lipo model list"):
             regressor_folder(store, uri)
     with pytest.raises(ModelError, match="m-123"):
         regressor_folder(store, "models:/m-123")

@@ -51,11 +51,10 @@ def test_every_way_out_leaves_a_final_state(
 
 
 def test_error_that_an_interruption_caused_is_a_kill(store: Store) -> None:
+    wrapped = RuntimeError("a library wrapped it")
+    wrapped.__cause__ = Interrupted(15)
     with pytest.raises(RuntimeError), start_run(store, "lipo", "x") as run:
-        try:
-            raise Interrupted(15)
-        except Interrupted as stop:
-            raise RuntimeError("a library wrapped it") from stop
+        raise wrapped
     assert status(store, run.run_id) == "KILLED"
 
 
@@ -81,8 +80,8 @@ def test_failure_to_close_does_not_hide_the_real_error(
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError("disk full")
 
+    monkeypatch.setattr(MlflowClient, "set_terminated", refuse)
     with pytest.raises(ValueError, match="the real one") as caught, start_run(store, "lipo", "x"):
-        monkeypatch.setattr(MlflowClient, "set_terminated", refuse)
         raise ValueError("the real one")
     assert "disk full" in caught.value.__notes__[0]
 
@@ -170,7 +169,7 @@ def test_table_figure_and_file_come_back(store: Store, tmp_path: Path) -> None:
 
 def test_missing_file_is_named(store: Store, tmp_path: Path) -> None:
     with (
-        pytest.raises(TrackingError, match="nothing here.png"),
+        pytest.raises(TrackingError, match=r"nothing here\.png"),
         start_run(store, "lipo", "x") as run,
     ):
         run.file(tmp_path / "nothing here.png")
@@ -191,19 +190,24 @@ def test_datasets_are_inputs_with_their_checksum(store: Store) -> None:
 def test_killed_run_is_taken_up_again(store: Store) -> None:
     settings = FinetuneSettings()
     rows = [{"epoch": e, "val_rmse": 1.0 / (e + 1)} for e in range(4)]
-    with (
-        pytest.raises(KeyboardInterrupt),
-        start_run(store, "lipo", "x", settings=settings) as first,
-    ):
-        first.history(rows[:2])
-        raise KeyboardInterrupt
-    with start_run(store, "lipo", "x", settings=settings, run_id=first.run_id) as second:
-        assert status(store, first.run_id) == "RUNNING"
+    ids = []
+
+    def killed() -> None:
+        with start_run(store, "lipo", "x", settings=settings) as first:
+            ids.append(first.run_id)
+            first.history(rows[:2])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        killed()
+    (run_id,) = ids
+    with start_run(store, "lipo", "x", settings=settings, run_id=run_id) as second:
+        assert status(store, run_id) == "RUNNING"
         second.history(rows)
-    assert second.run_id == first.run_id
-    assert status(store, first.run_id) == "FINISHED"
-    assert read_run(store, first.run_id).epochs(["val_rmse"]) == rows
-    assert len(store.client().get_metric_history(first.run_id, "val_rmse")) == 4
+    assert second.run_id == run_id
+    assert status(store, run_id) == "FINISHED"
+    assert read_run(store, run_id).epochs(["val_rmse"]) == rows
+    assert len(store.client().get_metric_history(run_id, "val_rmse")) == 4
 
 
 def test_resuming_with_another_setting_is_refused(store: Store) -> None:
@@ -211,9 +215,7 @@ def test_resuming_with_another_setting_is_refused(store: Store) -> None:
         pass
     with (
         pytest.raises(TrackingError, match="the run holds seed = 1, now it is 2"),
-        start_run(
-            store, "lipo", "x", settings=FinetuneSettings(seed=2), run_id=first.run_id
-        ),
+        start_run(store, "lipo", "x", settings=FinetuneSettings(seed=2), run_id=first.run_id),
     ):
         pass
 
@@ -248,7 +250,7 @@ def test_deleted_experiment_is_told_with_the_way_back(store: Store) -> None:
         pass
     store.client().delete_experiment(run.experiment_id)
     with (
-        pytest.raises(TrackingError, match="was deleted.*mlflow experiments restore"),
+        pytest.raises(TrackingError, match=r"was deleted.*mlflow experiments restore"),
         start_run(store, "lipo", "y"),
     ):
         pass

@@ -44,12 +44,17 @@ def test_signal_waits_for_the_end_of_the_block(number: int, error: type[BaseExce
     raise_on_sigterm()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     steps = []
-    with pytest.raises(error), deferred_signals():
-        steps.append("before")
+
+    def work() -> None:
         with deferred_signals():
-            os.kill(os.getpid(), number)
-            steps.append("inner")
-        steps.append("outer")
+            steps.append("before")
+            with deferred_signals():
+                os.kill(os.getpid(), number)
+                steps.append("inner")
+            steps.append("outer")
+
+    with pytest.raises(error):
+        work()
     assert steps == ["before", "inner", "outer"]
 
 
@@ -75,11 +80,9 @@ def test_other_threads_are_let_through() -> None:
 
 
 def test_interruption_is_seen_through_wrapping() -> None:
-    try:
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt as stop:
-            raise OSError("wrapped") from stop
-    except OSError as error:
-        assert is_interruption(error)
+    wrapped, outer = OSError("wrapped"), ValueError("again")
+    wrapped.__cause__ = KeyboardInterrupt()
+    outer.__context__ = wrapped
+    assert is_interruption(wrapped)
+    assert is_interruption(outer)
     assert not is_interruption(ValueError())

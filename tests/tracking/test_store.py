@@ -75,6 +75,20 @@ def test_broken_database_is_one_line_at_once(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_lock_held_by_another_process_is_told(
+    store_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import filelock
+
+    store = open_store(store_root)
+    monkeypatch.setattr("lipo_cli.tracking.store.LOCK_TIMEOUT_S", 0.1)
+    with filelock.FileLock(store_root / ".lock"):
+        with pytest.raises(TrackingError, match="another process has held the store"):
+            open_store(store_root)
+        with pytest.raises(TrackingError, match="another process"), store.locked():
+            pass
+
+
 def test_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mlruns").write_text("a file")
     with pytest.raises(TrackingError, match="cannot write the store"):

@@ -1,0 +1,175 @@
+"""`lipo compare` as a user types it, killed as a user never would."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lipo_cli.chem import demo
+from lipo_cli.tracking.runs import find_runs
+from lipo_cli.tracking.stale import find_stale
+from lipo_cli.tracking.store import open_store
+from tests.fixtures.models import tiny_checkpoint
+
+DEMO = Path(demo.__path__[0])
+NUMBERS = ["selection", "peft", "seed", "n_selected", "val_rmse", "test_rmse"]
+
+
+class Bench:
+    """A folder with a small dataset and a tiny model, and the command line on them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.model = tiny_checkpoint(folder / "model")
+        for name, n in (("primary", 90), ("secondary", 24)):
+            pd.read_csv(DEMO / f"{name}.csv").head(n).to_csv(folder / f"{name}.csv", index=False)
+
+    def command(self, store: str, *more: str) -> list[str]:
+        fixed = [
+            "--dataset", "primary.csv", "--secondary", "secondary.csv", "--model", "model",
+            "--precision", "float32", "--batch-size", "8", "--epochs", "5", "-s", "tsds:top=6",
+            "-p", "lora", "-p", "bitfit", "--store", store, "--json",
+        ]  # fmt: skip
+        return [sys.executable, "-m", "lipo_cli", "compare", *fixed, *more]
+
+    def run(self, store: str, *more: str) -> dict:
+        done = subprocess.run(
+            self.command(store, *more), cwd=self.folder, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return Bench(tmp_path_factory.mktemp("bench"))
+
+
+@pytest.fixture(scope="module")
+def whole(bench: Bench) -> dict:
+    """The result of a comparison that nothing disturbed."""
+    return bench.run("whole")
+
+
+def numbers(result: dict) -> list[list]:
+    return [[cell[name] for name in NUMBERS] for cell in result["cells"]]
+
+
+def finished_cells(bench: Bench, store: str) -> dict[str, str]:
+    """Returns run id by fingerprint of the cells that are finished."""
+    runs = find_runs(open_store(bench.folder / store), "lipo-compare", "tags.`lipo.kind` = 'cell'")
+    return {r.tags["lipo.fingerprint"]: r.run_id for r in runs if r.status == "FINISHED"}
+
+
+def kill_after(bench: Bench, store: str, n_cells: int, how: signal.Signals) -> int:
+    """Starts the comparison, kills it in the cell after the nth, returns its exit code."""
+    log = bench.folder / f"{store}.log"
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            bench.command(store), cwd=bench.folder, stdout=subprocess.DEVNULL, stderr=stderr
+        )
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and process.poll() is None:
+            done, _, rest = log.read_text().rpartition(": done")
+            if done.count(": done") + bool(rest) > n_cells or (
+                log.read_text().count(": done") == n_cells and "epoch 2/" in rest
+            ):
+                break
+            time.sleep(0.02)
+        os.kill(process.pid, how)
+        return process.wait(timeout=60)
+
+
+def test_the_json_has_what_is_documented(whole: dict) -> None:
+    assert {"dataset", "cells", "summary", "champion"} <= whole.keys()
+    documented = {
+        "selection", "peft", "seed", "n_selected", "n_train", "trainable_parameters", "seconds",
+        "val_rmse", "test_rmse", "test_mae", "test_r2", "test_spearman", "run_id", "status",
+    }  # fmt: skip
+    assert all(documented <= cell.keys() for cell in whole["cells"])
+    assert len(whole["cells"]) == 8
+    assert {"model", "version", "run_id"} <= whole["champion"].keys()
+
+
+def test_killed_with_9_it_goes_on_and_ends_with_the_same_table(bench: Bench, whole: dict) -> None:
+    assert kill_after(bench, "killed", 2, signal.SIGKILL) == -signal.SIGKILL
+    before = finished_cells(bench, "killed")
+    assert 2 <= len(before) < 8
+    assert find_stale(open_store(bench.folder / "killed"))
+    resumed = bench.run("killed")
+    assert numbers(resumed) == numbers(whole)
+    after = finished_cells(bench, "killed")
+    assert before.items() <= after.items(), "a finished cell was computed again"
+    assert len(after) == 8
+    repair = [sys.executable, "-m", "lipo_cli", "doctor", "--repair", "--store", "killed"]
+    subprocess.run(repair, cwd=bench.folder, capture_output=True, check=False)
+    states = {run.status for run in find_runs(open_store(bench.folder / "killed"), "lipo-compare")}
+    assert states == {"FINISHED"}
+
+
+def test_sigterm_ends_the_runs_as_killed(bench: Bench) -> None:
+    assert kill_after(bench, "stopped", 1, signal.SIGTERM) == 128 + signal.SIGTERM
+    runs = find_runs(open_store(bench.folder / "stopped"), "lipo-compare")
+    states = [run.status for run in runs]
+    assert "RUNNING" not in states
+    assert "KILLED" in states
+
+
+def test_two_at_once_on_a_fresh_store_both_end_well(bench: Bench, whole: dict) -> None:
+    both = [
+        subprocess.Popen(
+            bench.command("together"),
+            cwd=bench.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for process in both:
+        out, err = process.communicate(timeout=400)
+        assert process.returncode == 0, err
+        assert numbers(json.loads(out)) == numbers(whole)
+
+
+def test_saved_settings_given_back_find_everything(bench: Bench, whole: dict) -> None:
+    saved = next((bench.folder / "whole" / "results").glob("*/settings.json"))
+    command = [sys.executable, "-m", "lipo_cli", "compare", "--config", str(saved)]
+    done = subprocess.run(
+        [*command, "--store", "whole", "--json"],
+        cwd=bench.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    again = json.loads(done.stdout)
+    assert all(cell["reused"] for cell in again["cells"])
+    assert numbers(again) == numbers(whole)
+
+
+def test_the_figures_are_written_and_logged(bench: Bench, whole: dict) -> None:
+    written = {p.name for p in (bench.folder / "whole" / "results").glob("*/figures/*.png")}
+    assert written == {
+        "rmse_by_cell.png", "training_curves.png", "training_time.png",
+        "predicted_vs_measured.png", "removal_curve.png", "values.png",
+    }  # fmt: skip
+    store = open_store(bench.folder / "whole")
+    (parent,) = find_runs(store, "lipo-compare", "tags.`lipo.kind` = 'comparison'")
+    for name in written:
+        assert parent.artifact(f"figures/{name}").stat().st_size > 5000
+
+
+def test_a_dry_run_computes_nothing(bench: Bench) -> None:
+    plan = bench.run("dry", "--dry-run")
+    assert plan["n_cells"] == 8
+    assert plan["seconds"] > 0
+    assert not (bench.folder / "dry").exists()

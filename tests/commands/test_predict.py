@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lipo_cli.commands import predict as command
+from lipo_cli.commands.predict_io import MoleculeFile, output
+from lipo_cli.main import main
+
+
+class Carbons:
+    """Predicts the number of C and c in the canonical SMILES."""
+
+    largest = 0
+
+    def predict(self, smiles: list[str], *, batch_size: int = 256) -> np.ndarray:
+        self.largest = max(self.largest, len(smiles))
+        return np.array([s.upper().count("C") for s in smiles], float)
+
+
+@pytest.fixture
+def regressor(monkeypatch: pytest.MonkeyPatch) -> Carbons:
+    fake = Carbons()
+    monkeypatch.setattr(command, "_load", lambda model, store: fake)
+    return fake
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "molecules.csv"
+    path.write_text('name,SMILES,note\nb,OCC,"a, quoted ""note"""\na,c1ccccc1,\nc,C,é\n')
+    return path
+
+
+def rows(text: str, delimiter: str = ",") -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text), delimiter=delimiter))
+
+
+def test_columns_and_order_are_kept(
+    table: Path, regressor: Carbons, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(table), "--model", "x"]) == 0
+    captured = capsys.readouterr()
+    assert rows(captured.out) == [
+        ["name", "SMILES", "note", "prediction"],
+        ["b", "OCC", 'a, quoted "note"', "2.000000"],
+        ["a", "c1ccccc1", "", "6.000000"],
+        ["c", "C", "é", "1.000000"],
+    ]
+    assert captured.err == "3 molecules predicted by x\n"
+
+
+@pytest.mark.parametrize("name", ["o.csv", "o.tsv", "o.csv.gz", "o.json"])
+def test_suffix_decides_the_format(
+    table: Path, regressor: Carbons, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / name
+    assert main(["predict", str(table), "--out", str(out), "--column", "logD"]) == 0
+    if name == "o.json":
+        content = json.loads(out.read_text())
+        assert [row["logD"] for row in content] == [2, 6, 1]
+        assert content[0]["name"] == "b"
+        return
+    packed = out.read_bytes()
+    text = (gzip.decompress(packed) if name.endswith(".gz") else packed).decode()
+    found = rows(text, "\t" if name == "o.tsv" else ",")
+    assert found[0] == ["name", "SMILES", "note", "logD"]
+    assert [float(row[3]) for row in found[1:]] == [2, 6, 1]
+    # Written under another name first: nothing of that is left.
+    assert {path.name for path in tmp_path.iterdir()} == {"molecules.csv", name}
+
+
+BAD = "smiles,id\nCCO,1\nnot a molecule,2\n\nC,3\nCC\nCCC,4\n"
+
+
+def test_bad_row_stops_by_default_and_leaves_no_half_file(
+    tmp_path: Path, regressor: Carbons, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(BAD)
+    out = tmp_path / "out.csv"
+    assert main(["predict", str(path), "--out", str(out)]) == 3
+    assert capsys.readouterr().err.startswith(f"error: {path}:3: ")
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.csv"]
+
+
+def test_old_output_survives_a_failure(tmp_path: Path, regressor: Carbons) -> None:
+    path, out = tmp_path / "bad.csv", tmp_path / "out.csv"
+    path.write_text(BAD)
+    out.write_text("old")
+    assert main(["predict", str(path), "--out", str(out)]) == 3
+    assert out.read_text() == "old"
+
+
+def test_bad_rows_are_left_out_or_left_empty(
+    tmp_path: Path, regressor: Carbons, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(BAD)
+    assert main(["predict", str(path), "--on-invalid", "skip"]) == 0
+    captured = capsys.readouterr()
+    assert [row[1:] for row in rows(captured.out)[1:]] == [
+        ["1", "2.000000"],
+        ["3", "1.000000"],
+        ["4", "3.000000"],
+    ]
+    assert f"{path}:3: the SMILES holds a space" in captured.err
+    assert f"{path}:4: the row is empty" in captured.err
+    assert f"{path}:6: the row has 1 cells, the header 2" in captured.err
+    assert main(["predict", str(path), "--on-invalid", "nan"]) == 0
+    captured = capsys.readouterr()
+    assert [row[2] for row in rows(captured.out)[1:]] == [
+        "2.000000", "", "", "1.000000", "", "3.000000",
+    ]  # fmt: skip
+
+
+def test_json_on_stdout(
+    tmp_path: Path, regressor: Carbons, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(BAD)
+    assert main(["predict", str(path), "--on-invalid", "nan", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert [row["prediction"] for row in content] == [2, None, None, 1, None, 3]
+    out = tmp_path / "out.csv"
+    arguments = ["predict", str(path), "--on-invalid", "skip", "--json", "--out", str(out)]
+    assert main(arguments) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["rows"], summary["predicted"], summary["invalid_rows"]) == (6, 3, 3)
+    assert [entry["line"] for entry in summary["invalid"]] == [3, 4, 6]
+
+
+def test_header_only_is_an_empty_result(
+    tmp_path: Path, regressor: Carbons, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "empty.csv"
+    path.write_text("smiles\n")
+    assert main(["predict", str(path)]) == 0
+    assert capsys.readouterr().out == "smiles,prediction\n"
+    assert main(["predict", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"id,label\n1,2\n", "no SMILES column"),
+        (b"smiles,n\nCC\xe9,1\n", "UTF-8"),
+        (gzip.compress(b"smiles\nCCO\n" * 1000)[:-20], "cut short"),
+        (b"smiles\n" + b"C" * 2000 + b"\n", "2,000 characters"),
+        (b"smiles,prediction\nC,1\n", "has a column 'prediction' already"),
+    ],
+)
+def test_bad_files_are_one_line(
+    tmp_path: Path,
+    regressor: Carbons,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
+    message: str,
+) -> None:
+    path = tmp_path / "file.csv"
+    path.write_bytes(content)
+    out = tmp_path / "out.csv"
+    assert main(["predict", str(path), "--out", str(out)]) in (2, 3)
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert shown.count("\n") == 1
+    assert not out.exists()
+
+
+def test_missing_places_are_one_line(
+    table: Path, regressor: Carbons, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(tmp_path / "no.csv")]) == 3
+    assert main(["predict", str(tmp_path)]) == 3
+    assert main(["predict", str(table), "--smiles-column", "structure"]) == 3
+    assert main(["predict", str(table), "--out", str(tmp_path / "no" / "out.csv")]) == 3
+    assert main(["predict", str(table), "--out", str(tmp_path)]) == 3
+    assert capsys.readouterr().err.count("\n") == 5
+
+
+def test_missing_models_are_one_line(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ["--store", str(tmp_path / "mlruns")]
+    assert main(["predict", str(table), *store]) == 7
+    assert "no store here yet" in capsys.readouterr().err
+    assert not (tmp_path / "mlruns").exists()
+    assert main(["predict", str(table), "--model", str(tmp_path / "nothing"), *store]) == 4
+
+
+def test_missing_champion_is_one_line(
+    table: Path, store_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(table), "--store", str(store_root)]) == 4
+    assert "no such registered model" in capsys.readouterr().err
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path, regressor: Carbons) -> None:
+    def peak(n: int) -> int:
+        path = tmp_path / f"{n}.csv"
+        path.write_text("smiles,filler\n" + f"CCO,{'x' * 500}\n" * n)
+        tracemalloc.start()
+        molecules = MoleculeFile(path)
+        with output(tmp_path / "out.csv", molecules.header, "p") as writer:
+            from lipo_cli.progress import SilentProgress
+
+            command._predict_all(molecules, regressor, writer, "error", SilentProgress())
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(10)
+    assert peak(20_000) < 2 * peak(5_000)
+    assert regressor.largest <= 2048
+
+
+def test_output_file_has_ordinary_permissions(
+    table: Path, regressor: Carbons, tmp_path: Path
+) -> None:
+    out, plain = tmp_path / "out.csv", tmp_path / "plain"
+    plain.touch()
+    assert main(["predict", str(table), "--out", str(out)]) == 0
+    assert out.stat().st_mode == plain.stat().st_mode

@@ -1,0 +1,180 @@
+"""A whole comparison, with the real ledger and a tiny model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lipo_cli.comparison import cells as cells_module
+from lipo_cli.comparison.engine import Comparison, compare
+from lipo_cli.comparison.prepare import prepare
+from lipo_cli.errors import DataError, TrainingError
+from lipo_cli.model.regressor import Regressor
+from lipo_cli.settings import CompareSettings
+from lipo_cli.tracking.ledger import MlflowLedger
+from lipo_cli.tracking.registry import regressor_folder
+from lipo_cli.tracking.runs import find_runs
+from lipo_cli.tracking.store import Store, open_store
+from tests.comparison.conftest import Listener, World
+
+NUMBERS = (
+    "selection",
+    "peft",
+    "seed",
+    "n_selected",
+    "n_train",
+    "val_rmse",
+    "test_rmse",
+    "test_mae",
+)
+
+
+def run(settings: CompareSettings, store: Store, listener: Listener | None = None) -> Comparison:
+    ledger = MlflowLedger(store, settings.experiment)
+    return compare(settings, prepare(settings.data), ledger, listener or Listener())
+
+
+def table(result: Comparison) -> list[tuple[object, ...]]:
+    return [tuple(cell.as_dict()[name] for name in NUMBERS) for cell in result.cells]
+
+
+def test_every_cell_has_its_controls_and_honest_numbers(world: World, store: Store) -> None:
+    settings = world.settings(selections=("tsds:top=6",))
+    result = run(settings, store)
+    assert [cell.selection for cell in result.cells] == ["none", "all", "tsds:top=6", "random:k=6"]
+    assert [cell.n_selected for cell in result.cells] == [0, 24, 6, 6]
+    prepared = prepare(settings.data)
+    test = prepared.part("test")
+    for cell in result.cells:
+        assert cell.status == "finished"
+        assert cell.run_id is not None
+        folder = MlflowLedger(store, settings.experiment).regressor_folder(cell.run_id)
+        predicted = Regressor.load(folder).predict(test.smiles)
+        rmse = float(np.sqrt(np.mean((predicted - test.labels) ** 2)))
+        assert cell.test_rmse == pytest.approx(rmse, abs=1e-6)
+        assert cell.n_train == len(prepared.train) + (cell.n_selected or 0)
+
+
+def test_the_champion_is_registered_and_is_the_best_on_validation(
+    world: World, store: Store
+) -> None:
+    result = run(world.settings(), store)
+    best = min(result.cells, key=lambda cell: cell.val_rmse or np.inf)
+    assert result.champion is not None
+    assert result.champion["run_id"] == best.run_id
+    folder = regressor_folder(store, "models:/lipophilicity@champion")
+    assert (folder / "manifest.json").is_file()
+
+
+def test_a_second_run_computes_nothing_and_says_the_same(world: World, store: Store) -> None:
+    first = run(world.settings(), store)
+    n_runs = len(find_runs(store, "lipo-compare"))
+    listener = Listener()
+    second = run(world.settings(), store, listener)
+    assert listener.heard == []
+    assert all(cell.reused for cell in second.cells)
+    assert table(second) == table(first)
+    for before, after in zip(first.cells, second.cells, strict=True):
+        assert after.history == before.history
+        pd.testing.assert_frame_equal(after.predictions, before.predictions)
+    assert len(find_runs(store, "lipo-compare")) == n_runs
+
+
+@pytest.mark.parametrize("where", [("none", 2), ("all", 1), ("tsds", 3)])
+def test_an_interrupted_comparison_goes_on_and_ends_the_same(
+    world: World, store: Store, tmp_path: Path, where: tuple[str, int]
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(world.settings(), store, Listener(interrupt_at=where))
+    assert {found.status for found in find_runs(store, "lipo-compare")} <= {"FINISHED", "KILLED"}
+    listener = Listener()
+    resumed = run(world.settings(), store, listener)
+    assert where not in listener.heard
+    whole = run(world.settings(), open_store(tmp_path / "other"))
+    assert table(resumed) == table(whole)
+    assert {found.status for found in find_runs(store, "lipo-compare")} == {"FINISHED"}
+
+
+def test_a_failed_cell_does_not_stop_the_rest(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = cells_module.fit
+
+    def sometimes(regressor, train, validation, **kwargs):  # type: ignore[no-untyped-def]
+        if len(train) == len(prepare(world.settings().data).train) + 24:
+            raise TrainingError("training loss became nan in epoch 1")
+        return real(regressor, train, validation, **kwargs)
+
+    monkeypatch.setattr(cells_module, "fit", sometimes)
+    result = run(world.settings(), store)
+    states = {cell.selection: cell.status for cell in result.cells}
+    assert states["all"] == "failed"
+    assert set(states.values()) == {"failed", "finished"}
+    assert result.n_failed == 1
+    failed = next(cell for cell in result.cells if cell.selection == "all")
+    assert "nan in epoch 1" in (failed.error or "")
+    assert failed.as_dict()["test_rmse"] is None
+
+
+def test_test_labels_decide_nothing(world: World, store: Store, tmp_path: Path) -> None:
+    """Whatever the test labels say, values, choices and validation numbers stay."""
+    first = run(world.settings(), store)
+    prepared = prepare(world.settings().data)
+    frame = pd.read_csv(world.primary)
+    label = prepared.dataset.primary.label_column
+    rows = prepared.dataset.primary.frame["row"].to_numpy()[prepared.split.test]
+    frame.loc[rows, label] = 100.0
+    frame.to_csv(world.primary, index=False)
+    second = run(world.settings(), open_store(tmp_path / "other"))
+    assert not any(cell.reused for cell in second.cells)
+    assert [c.val_rmse for c in second.cells] == [c.val_rmse for c in first.cells]
+    assert [c.test_rmse for c in second.cells] != [c.test_rmse for c in first.cells]
+    assert first.scored is not None
+    assert second.scored is not None
+    pd.testing.assert_frame_equal(first.scored.table, second.scored.table)
+
+
+def test_secondary_molecules_of_validation_and_test_are_not_scored(
+    world: World, store: Store
+) -> None:
+    prepared = prepare(world.settings().data)
+    stolen = [prepared.part("test").smiles[0], prepared.validation.smiles[0]]
+    secondary = pd.read_csv(world.secondary)
+    table_read = prepared.require_pool().table
+    assert table_read.label_column is not None
+    extra = pd.DataFrame({table_read.smiles_column: stolen, table_read.label_column: [1.0, 1.0]})
+    pd.concat([secondary, extra]).fillna(1.0).to_csv(world.secondary, index=False)
+    pool = prepare(world.settings().data).require_pool()
+    assert (pool.overlap.dropped_test, pool.overlap.dropped_val) == (1, 1)
+    assert not set(stolen) & set(pool.examples.smiles)
+    assert len(run(world.settings(), store).chosen["all"]) == 24
+
+
+def test_other_settings_data_or_choices_are_computed_anew(world: World, store: Store) -> None:
+    run(world.settings(controls=False, selections=("none",)), store)
+    again = run(world.settings(controls=False, selections=("none",)), store)
+    assert again.cells[0].reused
+    changed = world.settings(controls=False, selections=("none",), training={"weight_decay": 0.5})
+    assert not run(changed, store).cells[0].reused
+    frame = pd.read_csv(world.primary)
+    frame.to_csv(world.primary, index=False, lineterminator="\r\n")
+    assert not run(world.settings(controls=False, selections=("none",)), store).cells[0].reused
+
+
+def test_without_a_secondary_set_there_is_nothing_to_choose(world: World, store: Store) -> None:
+    with pytest.raises(DataError, match="--secondary"):
+        run(world.settings(data={"secondary": None}), store)
+    alone = run(
+        world.settings(data={"secondary": None}, selections=("none",), controls=False), store
+    )
+    assert alone.cells[0].status == "finished"
+
+
+def test_random_controls_of_two_seeds_take_different_points(world: World, store: Store) -> None:
+    settings = world.settings(selections=("random:k=6",), controls=False, seeds=2)
+    result = run(settings, store)
+    assert [cell.seed for cell in result.cells] == [0, 1]
+    assert result.cells[0].test_rmse != result.cells[1].test_rmse
