@@ -272,8 +272,8 @@ def report(plan: Plan, timings: list[Timing], command: str, load: float) -> str:
             for name in ("epoch_cpu_s", "import_s", "peak_gib", "val_rmse")
         )
         lines.append(
-            f"| `{side}` | {epoch[side]:.2f} ({epochs[0]:.2f} to {epochs[-1]:.2f}) | {processor:.2f} "
-            f"| {first.n_train / epoch[side]:.0f} | {imports:.1f} | {peaks:.2f} | {scores:.3f} |"
+            f"| `{side}` | {epoch[side]:.2f} ({epochs[0]:.2f} to {epochs[-1]:.2f}) "
+            f"| {processor:.2f} | {first.n_train / epoch[side]:.0f} | {imports:.1f} | {peaks:.2f} | {scores:.3f} |"
         )
     lines += [
         "",

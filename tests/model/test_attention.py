@@ -36,12 +36,16 @@ def rotated_by_complex_numbers(x: torch.Tensor) -> torch.Tensor:
 
 def naive_attention(
     module: LinearAttention, hidden: torch.Tensor, mask: torch.Tensor
-) -> torch.Tensor:
-    """Computes each output as a weighted mean over all pairs of positions, one head at a time."""
+) -> tuple[torch.Tensor, list[float]]:
+    """Computes each output as a weighted mean over all pairs of positions, one head at a time.
+
+    Returns:
+        The output, and the sum of weights of each position and head.
+    """
     batch, length, width = hidden.shape
     head_dim = width // module.heads
     features = module.feature_map.weight
-    out = torch.zeros_like(hidden)
+    out, sums = torch.zeros_like(hidden), []
     for b in range(batch):
         for head in range(module.heads):
             part = slice(head * head_dim, (head + 1) * head_dim)
@@ -60,7 +64,8 @@ def naive_attention(
                     weight = float(phi_q @ phi_k)
                     total, weights = total + weight * value[j], weights + weight
                 out[b, i, part] = total / max(weights, module.eps)
-    return out
+                sums.append(weights)
+    return out, sums
 
 
 def test_rotation_equals_complex_multiplication() -> None:
@@ -82,16 +87,20 @@ def test_rotated_products_depend_on_the_distance_alone() -> None:
         torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("eps", [1e-6, 3.0])
 @pytest.mark.parametrize("seed", range(3))
 @torch.no_grad()
-def test_attention_equals_a_sum_over_all_pairs(seed: int) -> None:
+def test_attention_equals_a_sum_over_all_pairs(seed: int, eps: float) -> None:
     torch.manual_seed(seed)
-    module = LinearAttention(tiny_config()).double()
+    module = LinearAttention(tiny_config(linear_attention_eps=eps)).double()
     hidden = torch.randn(2, 7, 16, dtype=torch.float64)
     mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
     cos, sin = rotary_tables(7, 8, torch.device("cpu"))
     found = module(hidden, mask, (cos.double(), sin.double()))
-    torch.testing.assert_close(found, naive_attention(module, hidden, mask), atol=1e-5, rtol=1e-5)
+    wanted, sums = naive_attention(module, hidden, mask)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    if eps > 1:
+        assert min(sums) < eps < max(sums), "the floor must hold for some positions, not for all"
 
 
 @torch.no_grad()
