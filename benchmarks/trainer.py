@@ -271,10 +271,16 @@ def report(plan: Plan, timings: list[Timing], command: str, load: float) -> str:
             statistics.median(getattr(t, name) for t in rows[side])
             for name in ("epoch_cpu_s", "import_s", "peak_gib", "val_rmse")
         )
-        lines.append(
-            f"| `{side}` | {epoch[side]:.2f} ({epochs[0]:.2f} to {epochs[-1]:.2f}) "
-            f"| {processor:.2f} | {first.n_train / epoch[side]:.0f} | {imports:.1f} | {peaks:.2f} | {scores:.3f} |"
-        )
+        cells = [
+            f"`{side}`",
+            f"{epoch[side]:.2f} ({epochs[0]:.2f} to {epochs[-1]:.2f})",
+            f"{processor:.2f}",
+            f"{first.n_train / epoch[side]:.0f}",
+            f"{imports:.1f}",
+            f"{peaks:.2f}",
+            f"{scores:.3f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
         f"`Trainer` takes {epoch['Trainer'] / epoch['fit']:.2f} times as long per epoch, "

@@ -162,6 +162,8 @@ def test_fixed_padding_and_truncation_of_a_file_are_switched_off(
     backend.enable_truncation(max_length=16)
     backend.save(str(tmp_path / "tokenizer.json"))
     loaded = load_tokenizer(tmp_path)
+    assert loaded.backend_tokenizer.padding is None
+    assert loaded.backend_tokenizer.truncation is None
     assert encode(loaded, ["C", "C" * 60], 202) == encode(tokenizer, ["C", "C" * 60], 202)
 
 

@@ -284,7 +284,7 @@ def test_diverged_run_names_epoch_rate_and_remedy(tiny: Path, peft: Peft) -> Non
 def test_label_that_is_no_number_is_no_score(tiny: Path) -> None:
     labels = TRAIN.labels.copy()
     labels[3] = math.nan
-    with pytest.raises(TrainingError, match="nan in epoch 1"):
+    with pytest.raises(TrainingError, match="training loss became nan in epoch 1"):
         fit(tiny_regressor(tiny), Examples(TRAIN.smiles, labels), VALIDATION, seed=0)
     with pytest.raises(TrainingError, match="validation RMSE became nan"):
         fit(tiny_regressor(tiny), TRAIN, Examples(["C"], np.array([math.nan])), seed=0)
@@ -346,6 +346,12 @@ def test_epochs_see_other_spellings(tiny: Path) -> None:
         _written_anew(TRAIN.smiles, 1.0, np.random.default_rng([0, epoch])) for epoch in (0, 1)
     )
     assert first != second
+
+
+def test_every_epoch_draws_its_own_dropout(tiny: Path) -> None:
+    regressor = tiny_regressor(tiny, learning_rate=1e-12, dropout=0.3, randomise=0.0)
+    losses = [row["train_loss"] for row in fit(regressor, TRAIN, VALIDATION, seed=0).history]
+    assert np.abs(np.subtract.outer(losses, losses))[np.triu_indices(3, 1)].min() > 1e-4
 
 
 def test_examples_keep_labels_with_their_molecules() -> None:
