@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet -c constraints.txt
 
-.PHONY: help compare test test-slow lint format ui docs constraints demo-data clean
+.PHONY: help compare test lint format ui docs constraints demo-data clean
 
 help: ## Show what there is
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,11 +44,12 @@ ui: $(VENV)/installed ## Open the MLflow UI on mlruns/
 docs: $(VENV)/installed-dev ## Write docs/cli.md anew from --help
 	$(BIN)/python docs/make_cli_page.py
 
+# Local versions (+cpu) are cut off: no index but PyTorch's own has them.
 constraints: ## Resolve the pinned versions anew, in a fresh environment
 	rm -rf build/constraints && $(PYTHON) -m venv build/constraints
 	build/constraints/bin/python -m pip install --quiet '.[dev]'
 	{ echo '# Made by `make constraints`: every version that the tests passed with.'; \
-	  build/constraints/bin/python -m pip freeze --exclude lipo | grep -v ' @ '; } > constraints.txt
+	  build/constraints/bin/python -m pip freeze --exclude lipo | grep -v ' @ ' | sed 's/+cpu$$//'; } > constraints.txt
 	rm -rf build/constraints
 
 demo-data: $(VENV)/installed ## Make the demo set anew (bit for bit the same)

@@ -20,9 +20,8 @@ PAGE = Path(__file__).with_name("cli.md")
 def page() -> str:
     """Returns the help of every command as one Markdown page."""
     app = build_app()
-    parts = [
-        "# The command line\n\nWritten by `make docs` from `--help`; a test fails where it drifts.\n"
-    ]
+    origin = "Written by `make docs` from `--help`; a test fails where it drifts."
+    parts = [f"# The command line\n\n{origin}\n"]
     for path in _paths(typer.main.get_command(app), []):
         result = CliRunner().invoke(app, [*path, "--help"], prog_name="lipo")
         lines = "\n".join(line.rstrip() for line in result.output.strip().splitlines())

@@ -1,6 +1,6 @@
 """Every failure that a user can cause, with what to do about it; one exit code each.
 
-The exit codes are part of the interface (docs/exit-codes in README): scripts may rely on them.
+The exit codes are part of the interface (README, Exit codes): scripts may rely on them.
 """
 
 from __future__ import annotations

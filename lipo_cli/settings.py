@@ -7,47 +7,42 @@ which a finished cell is found again.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import tomllib
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from lipo_cli.errors import SettingsError
+from lipo_cli.settings_base import Settings, build, read_settings_file
+
+__all__ = [
+    "PEFT_METHODS",
+    "CompareSettings",
+    "ComparedTraining",
+    "DataSettings",
+    "FinetuneSettings",
+    "Peft",
+    "PretrainSettings",
+    "ScoreSettings",
+    "Settings",
+    "SplitName",
+    "TrainingSettings",
+    "TsdsSettings",
+    "build",
+    "read_settings_file",
+]
 
 Peft = Literal["full", "bitfit", "lora", "ia3"]
 SplitName = Literal["reference", "random", "scaffold", "scaffold_balanced", "column"]
 PEFT_METHODS: tuple[Peft, ...] = ("full", "bitfit", "lora", "ia3")
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""The range that NumPy, scikit-learn and torch all take."""
 
-
-class Settings(BaseModel):
-    """The base of all settings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    def fingerprint(self, **more: object) -> str:
-        """Returns 16 hex digits that name these settings and whatever else decides the result."""
-        content = {"settings": self.model_dump(mode="json"), **more}
-        text = json.dumps(content, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-    def flat(self) -> dict[str, str]:
-        """Returns the settings as MLflow parameters: dotted names, text values."""
-        return dict(_flatten(self.model_dump(mode="json")))
-
-
-def _flatten(content: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    pairs: list[tuple[str, str]] = []
-    for key, value in content.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping):
-            pairs.extend(_flatten(value, f"{name}."))
-        else:
-            pairs.append((name, value if isinstance(value, str) else json.dumps(value)))
-    return pairs
+_SPLITS_THAT_READ: dict[str, tuple[SplitName, ...]] = {
+    "fractions": ("random", "scaffold", "scaffold_balanced"),
+    "split_seed": ("random", "scaffold_balanced"),
+    "split_file": ("column",),
+    "keep_stereo_groups": ("random",),
+}
+_SETS_IN_A_FOLDER = ("auto", "lipophilicity")
 
 
 class DataSettings(Settings):
@@ -64,7 +59,7 @@ class DataSettings(Settings):
     on_invalid: Literal["error", "skip"] = "error"
     duplicates: Literal["mean", "keep"] = "mean"
     split: SplitName = "reference"
-    split_seed: int = 0
+    split_seed: Seed = 0
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1)
     split_file: str | None = None
     """For `split="column"`: a file with SMILES and `split`; None: the column of the dataset."""
@@ -75,6 +70,25 @@ class DataSettings(Settings):
     def _fractions_sum_to_one(self) -> Self:
         if any(f < 0 for f in self.fractions) or abs(sum(self.fractions) - 1) > 1e-9:
             raise ValueError(f"fractions {self.fractions} must be positive and sum to 1")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> Self:
+        # Saved settings name every field: one at its default was not asked for.
+        fields = type(self).model_fields
+        asked = {n for n in self.model_fields_set if getattr(self, n) != fields[n].default}
+        for name, splits in _SPLITS_THAT_READ.items():
+            if name in asked and self.split not in splits:
+                raise ValueError(
+                    f"the split '{self.split}' does not read {name}: only {', '.join(splits)} do"
+                    if len(splits) > 1
+                    else f"the split '{self.split}' does not read {name}: only {splits[0]} does"
+                )
+        if self.data_dir is not None and self.dataset not in _SETS_IN_A_FOLDER:
+            raise ValueError(
+                f"the dataset '{self.dataset}' is not read from data_dir: "
+                f"only {' and '.join(_SETS_IN_A_FOLDER)} are"
+            )
         return self
 
 
@@ -127,7 +141,19 @@ class TsdsSettings(Settings):
     """Game `empty`: sizes of the random subsets, as shares of all players."""
     folds: int = Field(default=5, ge=2)
     """Validation folds: the removal curve is read on rows that did not set the order."""
-    seed: int = 0
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _ranges_are_in_order(self) -> Self:
+        low, high = self.subset_fraction
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"subset_fraction ({low}, {high}) must be two shares, 0 < a <= b <= 1")
+        if self.min_permutations > self.max_permutations:
+            raise ValueError(
+                f"min_permutations {self.min_permutations} is above max_permutations "
+                f"{self.max_permutations}"
+            )
+        return self
 
 
 class FinetuneSettings(Settings):
@@ -136,7 +162,7 @@ class FinetuneSettings(Settings):
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
     peft: Peft = "full"
-    seed: int = 0
+    seed: Seed = 0
     experiment: str = "lipo"
 
 
@@ -149,7 +175,7 @@ class ScoreSettings(Settings):
     tsds: TsdsSettings = TsdsSettings()
     reference_peft: Peft = "full"
     """How the reference model, whose embeddings the proxy sees, is fine-tuned."""
-    seed: int = 0
+    seed: Seed = 0
     experiment: str = "lipo"
 
 
@@ -162,7 +188,7 @@ class CompareSettings(Settings):
     selections: tuple[str, ...] = ("tsds",)
     peft: tuple[Peft, ...] = PEFT_METHODS
     seeds: int = Field(default=1, ge=1)
-    first_seed: int = 0
+    first_seed: Seed = 0
     controls: bool = True
     reference_peft: Peft | None = None
     """How the model that embeds the pool is fine-tuned; None: as the first method compared,
@@ -218,7 +244,7 @@ class PretrainSettings(Settings):
     """Processes that prepare molecules; None: by the machine. The result does not depend on it."""
     half: bool = False
     """Save the weights in half precision."""
-    seed: int = 0
+    seed: Seed = 0
     precision: Literal["auto", "float32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     experiment: str = "lipo-pretrain"
@@ -234,53 +260,3 @@ class PretrainSettings(Settings):
         if self.epochs is not None and self.steps is not None:
             raise ValueError("give epochs or steps, not both")
         return self
-
-
-S = TypeVar("S", bound=Settings)
-
-
-def build(cls: type[S], *layers: Mapping[str, Any]) -> S:
-    """Builds settings from layers of nested values, the last one winning.
-
-    Raises:
-        SettingsError: a name is unknown or a value makes no sense.
-    """
-    content: dict[str, Any] = {}
-    for layer in layers:
-        content = _merge(content, layer)
-    try:
-        return cls.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or cls.__name__
-        raise SettingsError(
-            f"{first['msg']} (given: {first['input']!r})", where=name, hint="see --help"
-        ) from None
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = _merge(merged[key], value)
-        else:
-            merged[key] = value
-    return merged
-
-
-def read_settings_file(path: Path) -> dict[str, Any]:
-    """Reads a TOML file (`lipo.toml`, a preset) or the JSON saved beside a result.
-
-    Raises:
-        SettingsError: the file is missing or is not what its name says.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        loaded = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError("cannot read the settings", where=path, hint=str(error)) from None
-    except (json.JSONDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"not valid: {error}", where=path) from None
-    if not isinstance(loaded, dict):
-        raise SettingsError("settings must be a table of names and values", where=path)
-    return loaded

@@ -105,6 +105,11 @@ def _named(header: Sequence[str], kind: ColumnKind, wanted: str, path: Path) -> 
     return found[0]
 
 
+def has_column(header: Sequence[str], wanted: str) -> bool:
+    """Returns whether a column goes by this name; case, spaces and punctuation do not count."""
+    return _plain(wanted) in map(_plain, header)
+
+
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from lipo_cli.chem.columns import LABEL, SMILES
+from lipo_cli.chem.columns import LABEL, has_column
 from lipo_cli.chem.downloads import PRIMARY, SECONDARY, cache_folder, check_published, fetch
 from lipo_cli.chem.tables import MoleculeTable, read_header, read_table
 from lipo_cli.errors import DataError
@@ -68,9 +68,9 @@ def load_dataset(settings: DataSettings) -> Dataset:
     if settings.dataset in ("auto", "lipophilicity"):
         folder = find_lipophilicity(settings.data_dir)
         if folder is not None:
-            return _lipophilicity(folder, settings)
+            return _with_warning(_lipophilicity(folder, settings), settings)
         if settings.dataset == "auto":
-            return _demo(settings)
+            return _with_warning(_demo(settings), settings)
         raise DataError(
             f"{PRIMARY.name} is not on this machine",
             where=_searched(settings.data_dir),
@@ -104,6 +104,15 @@ def _places() -> list[Path]:
     return [*([Path(given)] if given else []), cache_folder()]
 
 
+def _with_warning(dataset: Dataset, settings: DataSettings) -> Dataset:
+    """Adds to the hint that `LIPO_DATA_DIR` was looked into in vain."""
+    given = os.environ.get("LIPO_DATA_DIR")
+    if settings.data_dir is not None or not given or (Path(given) / PRIMARY.name).is_file():
+        return dataset
+    warning = f"LIPO_DATA_DIR is {given}, which holds no {PRIMARY.name}"
+    return replace(dataset, hint=f"{warning}; {dataset.hint}")
+
+
 def _searched(data_dir: str | None) -> str:
     return data_dir or ", ".join(str(folder) for folder in _places())
 
@@ -114,7 +123,7 @@ def _lipophilicity(folder: Path, settings: DataSettings) -> Dataset:
     beside = folder / SECONDARY.name
     if settings.secondary is None and beside.is_file():
         check_published(beside, SECONDARY)
-        secondary: MoleculeTable | None = _read_secondary(beside, settings)
+        secondary: MoleculeTable | None = _read_secondary(beside, settings, own=True)
     else:
         secondary = _given_secondary(settings)
     return Dataset(
@@ -129,7 +138,7 @@ def _lipophilicity(folder: Path, settings: DataSettings) -> Dataset:
 def _demo(settings: DataSettings) -> Dataset:
     secondary = _given_secondary(settings)
     if secondary is None:
-        secondary = _read_secondary(DEMO_FOLDER / "secondary.csv", settings)
+        secondary = _read_secondary(DEMO_FOLDER / "secondary.csv", settings, own=True)
     return Dataset(
         name="demo",
         description="built-in molecules with a synthetic logD, two fifths of the secondary labels"
@@ -170,18 +179,29 @@ def _read(path: Path, settings: DataSettings) -> MoleculeTable:
     )
 
 
-def _read_secondary(path: str | Path, settings: DataSettings) -> MoleculeTable:
-    """Takes the column names of the primary set only where the secondary set has them too."""
+def _read_secondary(
+    path: str | Path, settings: DataSettings, *, own: bool = False
+) -> MoleculeTable:
+    """Reads a secondary set under the primary's column names, where those were given.
+
+    SMILES are SMILES under any name. A label under another name may be another property, unless
+    the set is the dataset's `own`, whose label is known to be the same one.
+    """
     header = read_header(Path(path))
-    names = {
-        SMILES.flag: settings.smiles_column,
-        LABEL.flag: settings.label_column,
-    }
-    own = {flag: name if name in header else None for flag, name in names.items()}
+    smiles, label = settings.smiles_column, settings.label_column
+    if label is not None and not has_column(header, label):
+        if not own:
+            raise DataError(
+                f"has no column {label!r}, which {LABEL.flag} names for the primary set",
+                where=path,
+                hint=f"rename the column of the same property to {label!r}; "
+                f"its columns are: {', '.join(header[:12])}",
+            )
+        label = None
     return read_table(
         path,
-        smiles_column=own[SMILES.flag],
-        label_column=own[LABEL.flag],
+        smiles_column=smiles if smiles is not None and has_column(header, smiles) else None,
+        label_column=label,
         on_invalid=settings.on_invalid,
         duplicates=settings.duplicates,
     )

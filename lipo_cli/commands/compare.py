@@ -91,7 +91,7 @@ def compare(
     """
     from lipo_cli.commands.compare_output import show_plan
     from lipo_cli.commands.dataset_lines import announce
-    from lipo_cli.comparison.prepare import prepare
+    from lipo_cli.comparison.prepare import prepare, resolved
     from lipo_cli.settings import CompareSettings, build
 
     flags: dict[str, Any] = {
@@ -126,6 +126,7 @@ def compare(
     flags |= {name: value for name, value in given.items() if value is not None}
     settings = build(CompareSettings, tune.file_layer(config, CompareSettings), flags)
     prepared = prepare(settings.data)
+    settings = resolved(settings, prepared)
     announce(prepared)
     if dry_run:
         show_plan(settings, prepared, as_json=as_json)

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from lipo_cli.commands.console import emit_json, out, say
+from lipo_cli.commands.console import emit_json, json_ready, out, say
 from lipo_cli.comparison.engine import Comparison, cells_table
 from lipo_cli.comparison.estimate import estimate
 from lipo_cli.comparison.figures import draw_all
@@ -89,7 +89,8 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("selection", no_wrap=True)
     table.add_column("method", no_wrap=True)
-    for name in ("chosen", "train", "parameters", "seconds", "val RMSE", "test RMSE", "vs none"):
+    numbers = ("chosen", "train", "parameters", "seconds", "val RMSE", "test RMSE")
+    for name in (*numbers, "vs none", "vs random"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in result.summary:
         table.add_row(
@@ -102,6 +103,7 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
             f"{row.val_rmse:.4f}" if row.val_rmse is not None else "failed",
             _spread(row),
             _difference(row),
+            f"{row.delta_random:+.4f}" if row.delta_random is not None else "",
         )
     # A file or a pipe has no width of its own: a table cut to 80 columns would lose digits there.
     out.print(table, width=None if out.is_terminal else _PIPE_WIDTH)
@@ -112,6 +114,11 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
         say(
             "one seed: differences of some hundredths are within the noise of retraining; "
             "--seeds 3 gives intervals"
+        )
+    else:
+        say(
+            f"95 % intervals over {settings.seeds} training seeds, on one split and one scoring: "
+            "another split may differ by more; no correction for several comparisons"
         )
     for overlap in result.overlaps:
         if {overlap.first, overlap.second}.isdisjoint({"all", "none"}):
@@ -153,7 +160,7 @@ def write_result(result: Comparison, settings: CompareSettings, folder: Path) ->
     """Writes result.json, settings.json, tables, values and figures; returns the files."""
     folder.mkdir(parents=True, exist_ok=True)
     result_file, settings_file = folder / "result.json", folder / "settings.json"
-    content = json.dumps(as_dict(result), indent=1, default=str)
+    content = json.dumps(json_ready(as_dict(result)), indent=1, allow_nan=False, default=str)
     result_file.write_text(content + "\n", encoding="utf-8")
     settings_file.write_text(settings.model_dump_json(indent=1) + "\n", encoding="utf-8")
     cells_file = folder / "cells.csv"

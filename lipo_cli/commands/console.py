@@ -41,15 +41,16 @@ def warn(message: str) -> None:
 
 def emit_json(content: object) -> None:
     """Prints one JSON document on stdout; NaN and infinity become null, which JSON has."""
-    sys.stdout.write(json.dumps(_json_ready(content), allow_nan=False, default=str) + "\n")
+    sys.stdout.write(json.dumps(json_ready(content), allow_nan=False, default=str) + "\n")
     sys.stdout.flush()
 
 
-def _json_ready(content: object) -> object:
+def json_ready(content: object) -> object:
+    """Returns the content with NaN and infinity as None, which JSON has."""
     if isinstance(content, Mapping):
-        return {str(key): _json_ready(value) for key, value in content.items()}
+        return {str(key): json_ready(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_json_ready(value) for value in content]
+        return [json_ready(value) for value in content]
     if isinstance(content, float) and not math.isfinite(content):
         return None
     return content

@@ -38,5 +38,10 @@ def announce(prepared: Prepared, *, primary_only: bool = False) -> None:
     if pool is None:
         return
     say(pool.overlap.sentence())
+    if pool.table.label_column != primary.label_column:
+        say(
+            f"labels: column {primary.label_column} of {primary.path.name}, "
+            f"column {pool.table.label_column} of {pool.table.path.name}"
+        )
     report = audit_secondary(pool.table, primary, split)
     (say if report.level == "ok" else warn)(report.one_line)

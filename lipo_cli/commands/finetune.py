@@ -88,6 +88,8 @@ def finetune(
     }
     flags |= {k: v for k, v in {"peft": peft, "seed": seed}.items() if v is not None}
     settings = build(FinetuneSettings, tune.file_layer(config, FinetuneSettings), flags)
+    if out is not None:
+        opt.prepare_out(out, folder=True)
     prepared = prepare(settings.data)
     announce(prepared, primary_only=True)
     _run(settings, prepared, store, out, as_json=as_json)

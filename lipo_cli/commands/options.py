@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -156,3 +157,24 @@ def _fractions(text: str) -> tuple[float, ...]:
             f"{text!r} is not three shares", where="--fractions", hint="for example 0.8,0.1,0.1"
         )
     return shares
+
+
+def prepare_out(path: Path, *, folder: bool = False) -> None:
+    """Makes sure, before the work starts, that its result can be written.
+
+    Creates the missing folders; with `folder`, that of `path` itself.
+
+    Raises:
+        SettingsError: the path is of the other kind, or nothing can be written there.
+    """
+    if folder and path.exists() and not path.is_dir():
+        raise SettingsError(f"{path} is a file, not a folder", where="--out")
+    if not folder and path.is_dir():
+        raise SettingsError(f"{path} is a folder, not a file", where="--out")
+    place = path if folder else path.parent
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=place):
+            pass
+    except OSError as error:
+        raise SettingsError(f"{path} cannot be written: {error.strerror}", where="--out") from None

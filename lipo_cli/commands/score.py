@@ -12,6 +12,7 @@ from lipo_cli.commands import training_options as tune
 
 if TYPE_CHECKING:
     from lipo_cli.comparison.prepare import Prepared
+    from lipo_cli.comparison.scoring import Scored
     from lipo_cli.settings import ScoreSettings
 
 
@@ -50,7 +51,7 @@ def score(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Write the value table here, too.")
     ] = None,
-    top: Annotated[int, typer.Option("--show", help="Points to show at each end.")] = 5,
+    top: Annotated[int, typer.Option("--show", min=0, help="Points to show at each end.")] = 5,
     dataset: opt.DatasetOption = None,
     secondary: opt.SecondaryOption = None,
     data_dir: opt.DataDirOption = None,
@@ -75,6 +76,10 @@ def score(
     """Score every secondary point: a value above 0 means that adding it lowers the target loss.
 
     The target is the validation split. The test split is not read.
+
+    --json prints one object: dataset, split and scope (data and split in one name); method and
+    game; reason (why sampling stopped) and converged; n_optimal (the points that the removal curve
+    keeps) and the other numbers of the computation; values, one object per point.
     """
     from lipo_cli.commands.dataset_lines import announce
     from lipo_cli.comparison.prepare import prepare
@@ -110,7 +115,10 @@ def score(
     given = {"reference_peft": reference_peft, "seed": seed}
     flags |= {k: v for k, v in given.items() if v is not None}
     settings = build(ScoreSettings, tune.file_layer(config, ScoreSettings), flags)
+    if out is not None:
+        opt.prepare_out(out, folder=True)
     prepared = prepare(settings.data)
+    prepared.require_pool()
     announce(prepared)
     _run(settings, prepared, store, out, top, as_json=as_json)
 
@@ -148,7 +156,7 @@ def _run(
         write_values(out, scored.table, scored.curve)
         say(f"values: {out}")
     if as_json:
-        emit_json({"values": scored.table.to_dict("records"), **scored.figures})
+        emit_json(_as_dict(settings, prepared, scored))
         return
     table = scored.table.sort_values("rank")
     columns = ["rank", "row", "value", "standard_error", "label", "smiles"]
@@ -156,3 +164,19 @@ def _run(
         stdout.print(f"{title} values", style="bold")
         stdout.print(part[columns].to_string(index=False, float_format="%.4g"), markup=False)
     stdout.print(scored.sentence, markup=False)
+
+
+def _as_dict(settings: ScoreSettings, prepared: Prepared, scored: Scored) -> dict[str, Any]:
+    """Returns what `--json` prints; the same for values computed now and found again."""
+    return {
+        **scored.figures,
+        "dataset": prepared.dataset.name,
+        "split": prepared.split.name,
+        "scope": prepared.scope(),
+        "method": settings.method,
+        "game": settings.tsds.game,
+        "reason": scored.reason,
+        "converged": scored.converged,
+        "n_optimal": scored.scores.n_optimal,
+        "values": scored.table.to_dict("records"),
+    }

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lipo_cli.commands import options as opt
+from lipo_cli.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def select(
@@ -28,7 +33,9 @@ def select(
         Path | None,
         typer.Option("--out", metavar="FILE", help="Write every row with `selected` and `reason`."),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of random choices.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Seed of random choices, as in compare.")
+    ] = 0,
     as_json: opt.JsonOption = False,
 ) -> None:
     """Choose secondary points by their values; say why each was taken or left.
@@ -42,9 +49,12 @@ def select(
     from lipo_cli.commands.console import emit_json, say
     from lipo_cli.comparison.summary import selection_overlaps
     from lipo_cli.valuation.removal import peak_of
-    from lipo_cli.valuation.selection import PointScores, parse_selection
+    from lipo_cli.valuation.selection import PointScores, parse_selection, selection_rng
     from lipo_cli.valuation.table import read_curve, read_values
 
+    rules = {text: parse_selection(text) for text in selection}
+    if out is not None:
+        opt.prepare_out(out)
     table = read_values(values)
     folder = values if values.is_dir() else values.parent
     curve = folder / "removal_curve.csv"
@@ -54,8 +64,8 @@ def select(
         peak_of(read_curve(curve)) if curve.is_file() else None,
     )
     chosen = {
-        text: parse_selection(text).select(scores, len(table), np.random.default_rng(seed))
-        for text in selection
+        text: rule.select(scores, len(table), selection_rng(rule, seed))
+        for text, rule in rules.items()
     }
     first = chosen[selection[0]]
     taken = np.zeros(len(table), dtype=bool)
@@ -67,7 +77,7 @@ def select(
     for overlap in overlaps:
         say(f"{overlap.first} and {overlap.second}: Jaccard {overlap.jaccard:.2f}")
     if out is not None:
-        written.to_csv(out, index=False)
+        _write(written, out)
         say(f"written: {out}")
     if as_json:
         emit_json(
@@ -79,3 +89,16 @@ def select(
         )
     elif out is None:
         written[taken].to_csv(sys.stdout, index=False)
+
+
+def _write(table: pd.DataFrame, path: Path) -> None:
+    """Writes beside the file and renames at the end, so that no half file is left."""
+    # The suffix stays last: by it pandas knows that the file is to be packed.
+    beside = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        table.to_csv(beside, index=False)
+        beside.replace(path)
+    except OSError as error:
+        raise DataError(f"cannot be written: {error.strerror}", where=path) from None
+    finally:
+        beside.unlink(missing_ok=True)

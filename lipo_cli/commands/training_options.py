@@ -94,11 +94,11 @@ def training_layer(**flags: Any) -> dict[str, Any]:
 def file_layer(config: Path | None, settings: type[Settings]) -> dict[str, Any]:
     """Reads `--config`, or `lipo.toml` of this directory, or nothing.
 
-    `lipo.toml` serves every command: of its tables, a command takes those that it knows. A file
-    named by `--config` is for this command, and must fit it whole.
+    `lipo.toml` serves compare, finetune and score: of its tables, a command takes those that it
+    knows. A file named by `--config` is for this command, and must fit it whole.
 
     Raises:
-        SettingsError: the file is missing or malformed, or has a table that no command knows.
+        SettingsError: the file is missing or malformed, or has a name that no command knows.
     """
     from lipo_cli import settings as all_settings
     from lipo_cli.errors import SettingsError
@@ -109,12 +109,23 @@ def file_layer(config: Path | None, settings: type[Settings]) -> dict[str, Any]:
     if not default.is_file():
         return {}
     content = all_settings.read_settings_file(default)
-    known = {
-        name
-        for kind in all_settings.Settings.__subclasses__()
-        for name in kind.model_fields
-        if kind.__name__.endswith("Settings")
-    }
+    readers = (
+        all_settings.CompareSettings,
+        all_settings.FinetuneSettings,
+        all_settings.ScoreSettings,
+    )
+    known = {name for kind in readers for name in kind.model_fields}
     if unknown := sorted(content.keys() - known):
-        raise SettingsError(f"no command knows '{unknown[0]}'", where=default, hint="see --help")
+        raise SettingsError(
+            f"no command knows '{unknown[0]}'", where=default, hint=_table_of(unknown[0])
+        )
     return {name: value for name, value in content.items() if name in settings.model_fields}
+
+
+def _table_of(name: str) -> str:
+    """Says in which table of `lipo.toml` a name that stands outside them belongs."""
+    from lipo_cli.settings import DataSettings, TrainingSettings, TsdsSettings
+
+    tables = {"data": DataSettings, "training": TrainingSettings, "tsds": TsdsSettings}
+    found = [f"[{title}]" for title, kind in tables.items() if name in kind.model_fields]
+    return f"it belongs under {' or '.join(found)}" if found else "see --help"

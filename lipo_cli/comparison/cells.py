@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 
 from lipo_cli.comparison.ledger import Finished, Ledger, Recorder, code_version
 from lipo_cli.comparison.metrics import regression_metrics
-from lipo_cli.comparison.plan import Cell, rows_digest
-from lipo_cli.comparison.prepare import Prepared
+from lipo_cli.comparison.plan import Cell
+from lipo_cli.comparison.prepare import Prepared, digest
+from lipo_cli.model.adapters import DEFAULT_LAYER_DECAY, DEFAULT_LEARNING_RATE
 from lipo_cli.model.base import resolve_base
 from lipo_cli.model.precision import has_bf16, pick_device
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress
 from lipo_cli.settings import Peft, Settings, TrainingSettings
-from lipo_cli.training.finetune import FitResult, fit
+from lipo_cli.training.finetune import Examples, FitResult, fit
 
 CURVES = ("train_loss", "train_rmse", "val_rmse", "learning_rate", "seconds")
 _CURVE = "curve/"
@@ -83,29 +84,40 @@ def cell_fingerprint(
     cell: Cell, rows: NDArray[np.int64], prepared: Prepared, training: TrainingSettings
 ) -> str:
     """Names everything that decides a cell's numbers: settings, data, chosen rows, base, code."""
-    device = pick_device(training.device)
-    bf16 = training.precision == "bf16" or (training.precision == "auto" and has_bf16(device))
-    pool = prepared.pool
-    chosen = pool.rows[rows] if pool is not None and len(rows) else np.empty(0, dtype=np.int64)
-    return training.fingerprint(
-        selection=cell.choice.name,
+    resolved = effective(training, cell.peft)
+    return resolved.fingerprint(
+        selection=str(cell.choice.selection),
         peft=cell.peft,
         seed=cell.seed,
-        scope=prepared.scope(),
-        labels=_labels_digest(prepared),
-        pool=pool.table.sha256 if pool is not None and len(rows) else None,
-        rows=rows_digest(chosen),
-        base=resolve_base(training.model).sha256,
-        device=device.type,
-        bf16=bf16,
+        dataset=prepared.dataset.name,
+        split=prepared.split.name,
+        train=digest(_training_examples(prepared, rows)),
+        validation=digest(prepared.validation),
+        test=digest(prepared.part("test")),
+        base=resolve_base(training.model).fingerprint,
         code=code_version(),
     )
 
 
-def _labels_digest(prepared: Prepared) -> str:
-    """Covers what the file's checksum does not: which column was read, and how duplicates were."""
-    table = prepared.dataset.primary
-    return f"{table.smiles_column}/{table.label_column}/{len(table)}/{table.n_merged_rows}"
+def effective(training: TrainingSettings, peft: Peft) -> TrainingSettings:
+    """Returns the settings with what `auto` and the method's defaults come to on this machine."""
+    device = pick_device(training.device)
+    rate, decay = training.learning_rate, training.layer_decay
+    bf16 = training.precision == "auto" and has_bf16(device)
+    return training.model_copy(
+        update={
+            "learning_rate": DEFAULT_LEARNING_RATE[peft] if rate is None else rate,
+            "layer_decay": DEFAULT_LAYER_DECAY[peft] if decay is None else decay,
+            "device": device.type,
+            "precision": "bf16" if bf16 or training.precision == "bf16" else "float32",
+        }
+    )
+
+
+def _training_examples(prepared: Prepared, rows: NDArray[np.int64]) -> Examples:
+    if len(rows) == 0:
+        return prepared.train
+    return prepared.train.joined(prepared.require_pool().examples.take(rows))
 
 
 def run_cell(
@@ -143,7 +155,7 @@ def run_cell(
         seed=cell.seed,
         dataset=prepared.dataset.name,
         split=prepared.split.name,
-        training=training,
+        training=effective(training, cell.peft),
     )
     tags = {
         "selection": cell.choice.name,
@@ -157,9 +169,7 @@ def run_cell(
     with ledger.record("cell", cell.name, fingerprint, settings, tags) as record:
         state = ledger.scratch / f"{fingerprint}.pt"
         regressor = Regressor.from_base(cell.peft, training, cell.seed)
-        train = prepared.train
-        if len(rows):
-            train = train.joined(prepared.require_pool().examples.take(rows))
+        train = _training_examples(prepared, rows)
         log_inputs(record, prepared, rows)
         result = fit(
             regressor,

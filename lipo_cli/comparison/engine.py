@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lipo_cli.comparison.cells import CellResult, cell_fingerprint, log_inputs, run_cell
 from lipo_cli.comparison.ledger import Finished, Ledger, code_version
 from lipo_cli.comparison.plan import Cell, make_plan
-from lipo_cli.comparison.prepare import Prepared
+from lipo_cli.comparison.prepare import Prepared, digest
 from lipo_cli.comparison.scoring import Scored, score_tsds
 from lipo_cli.comparison.summary import (
     Overlap,
@@ -115,6 +115,7 @@ def compare(
     """
     plan = make_plan(settings)
     n_pool = len(prepared.require_pool()) if plan.needs_pool else 0
+    plan.check(n_pool)
     view.planned(plan.cells(), plan.n_expected(n_pool))
     scored: Scored | None = None
     known: dict[Cell, CellResult] = {}
@@ -160,7 +161,7 @@ def comparison_fingerprint(settings: CompareSettings, prepared: Prepared) -> str
     pool = prepared.pool
     return settings.fingerprint(
         scope=prepared.scope(),
-        pool=pool.table.sha256 if pool is not None else None,
+        pool=digest(pool.examples) if pool is not None else None,
         code=code_version(),
     )
 
@@ -189,14 +190,15 @@ def _guarded(
         )
     except Interrupted:
         raise
-    except LipoError as error:
+    except Exception as error:  # a cell that fails, for whatever reason, must not stop the rest
+        text = str(error) if isinstance(error, LipoError) else f"{type(error).__name__}: {error}"
         result = CellResult(
             selection=cell.choice.name,
             peft=cell.peft,
             seed=cell.seed,
             role=cell.choice.role,
             status="failed",
-            error=str(error),
+            error=" ".join(text.split())[:300],
         )
     view.finished(cell, result)
     return result
@@ -235,8 +237,7 @@ def scores_of(
     pool = prepared.require_pool()
     fingerprint = tsds.fingerprint(
         reference=cell_fingerprint(reference, NO_ROWS, prepared, training),
-        pool=pool.table.sha256,
-        rows=pool.rows.tolist(),
+        pool=digest(pool.examples),
         code=code_version(),
     )
     if (found := ledger.find(fingerprint)) is not None:

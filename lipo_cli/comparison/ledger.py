@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,16 @@ import pandas as pd
 from lipo_cli.settings import Settings
 
 _PACKAGE = Path(__file__).parents[1]
+_LIBRARIES_THAT_DECIDE_RESULTS = (
+    "numpy",
+    "peft",
+    "rdkit",
+    "scikit-learn",
+    "scipy",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
 _ROOMS_THAT_DECIDE_RESULTS = ("chem", "model", "training", "valuation")
 
 
@@ -107,11 +118,13 @@ class Ledger(Protocol):
 
 @lru_cache(maxsize=1)
 def code_version() -> str:
-    """Returns 12 hex digits of the code that decides results.
+    """Returns 12 hex digits of the code that decides results, and of the libraries below it.
 
     A version number alone would find results of other code again while one is developing.
     """
     digest = hashlib.sha256()
+    for library in _LIBRARIES_THAT_DECIDE_RESULTS:
+        digest.update(f"{library}=={version(library)}".encode())
     for path in _sources():
         digest.update(path.relative_to(_PACKAGE).as_posix().encode())
         digest.update(path.read_bytes())
@@ -121,5 +134,5 @@ def code_version() -> str:
 def _sources() -> Iterator[Path]:
     for room in _ROOMS_THAT_DECIDE_RESULTS:
         yield from sorted((_PACKAGE / room).rglob("*.py"))
-    yield _PACKAGE / "comparison" / "cells.py"
-    yield _PACKAGE / "comparison" / "scoring.py"
+    for name in ("cells", "metrics", "prepare", "scoring"):
+        yield _PACKAGE / "comparison" / f"{name}.py"

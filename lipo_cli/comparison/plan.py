@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
@@ -83,6 +82,18 @@ class Plan:
         none = next((c for c in self.choices if c.name == "none"), None)
         return Cell(none or Choice("none", parse_selection("none"), "control"), peft, self.seeds[0])
 
+    def check(self, n_pool: int) -> None:
+        """Checks before anything is trained that the pool holds as many points as are wanted.
+
+        Raises:
+            SettingsError: a selection wants more.
+        """
+        for choice in self.choices:
+            if (count := choice.selection.count) is not None and count > n_pool:
+                raise SettingsError(
+                    f"the pool holds {n_pool} points", where=f"--selection {choice.name}"
+                )
+
     def n_expected(self, n_pool: int) -> int:
         """Returns how many cells there will be, the random controls to come included."""
         extra = 0
@@ -120,10 +131,12 @@ def make_plan(settings: CompareSettings) -> Plan:
     Raises:
         SettingsError: a selection is malformed, or nothing is asked for.
     """
-    asked = _distinct(settings.selections)
+    # `tsds` and `tsds:optimal`, `None` and `none` are one choice: the first spelling names it.
+    asked = {str(parse_selection(text)): text.strip().lower() for text in settings.selections[::-1]}
     if not asked or not settings.peft:
         raise SettingsError("nothing to compare", hint="give --selection and --peft")
-    choices = [Choice(name, parse_selection(name), "asked") for name in asked]
+    names = sorted(asked.values(), key=[t.strip().lower() for t in settings.selections].index)
+    choices = [Choice(name, parse_selection(name), "asked") for name in names]
     if settings.controls:
         present = {str(choice.selection) for choice in choices}
         controls = [name for name in ("none", "all") if name not in present]
@@ -135,8 +148,3 @@ def make_plan(settings: CompareSettings) -> Plan:
 
 def _distinct(items: Iterable[T]) -> list[T]:
     return list(dict.fromkeys(items))
-
-
-def rows_digest(rows: NDArray[np.int64]) -> str:
-    """Returns 16 hex digits that name a set of chosen rows."""
-    return hashlib.sha256(np.sort(rows).astype("<i8").tobytes()).hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +14,7 @@ from lipo_cli.chem.overlap import OverlapReport, drop_overlap
 from lipo_cli.chem.splits import Split, make_split
 from lipo_cli.chem.tables import MoleculeTable
 from lipo_cli.errors import DataError
-from lipo_cli.settings import DataSettings
+from lipo_cli.settings import CompareSettings, DataSettings
 from lipo_cli.training.finetune import Examples
 
 
@@ -69,8 +70,10 @@ class Prepared:
         return self.part("val")
 
     def scope(self) -> str:
-        """Names the primary data and its split: numbers compare within one scope only."""
-        return f"{self.dataset.name}:{self.dataset.primary.sha256[:12]}:{self.split.fingerprint()}"
+        """Names the primary molecules, their labels and the split: RMSEs compare within one."""
+        primary = self.dataset.primary
+        content = digest(Examples(primary.smiles, primary.labels))
+        return f"{self.dataset.name}:{content}:{self.split.fingerprint()}"
 
     def require_pool(self) -> Pool:
         """Returns the pool.
@@ -91,10 +94,29 @@ class Prepared:
         return self.pool
 
 
+def digest(examples: Examples) -> str:
+    """Returns 16 hex digits of molecules and labels, in their order."""
+    content = hashlib.sha256("\n".join(examples.smiles).encode())
+    content.update(examples.labels.astype("<f8").tobytes())
+    return content.hexdigest()[:16]
+
+
 def examples_of(table: MoleculeTable, positions: NDArray[np.int64]) -> Examples:
     """Returns the molecules at these positions of a table."""
     smiles = table.smiles
     return Examples([smiles[i] for i in positions], table.labels[positions])
+
+
+def resolved(settings: CompareSettings, prepared: Prepared) -> CompareSettings:
+    """Returns the settings with `auto` replaced by what it came to, so that they can be given back.
+
+    A comparison on the demo set, given back after the real data arrived, is one on the demo set.
+    """
+    named = prepared.dataset.name if settings.data.dataset == "auto" else settings.data.dataset
+    data = settings.data.model_copy(update={"dataset": named})
+    return settings.model_copy(
+        update={"data": data, "reference_peft": settings.reference_peft or settings.peft[0]}
+    )
 
 
 def prepare(settings: DataSettings) -> Prepared:

@@ -22,10 +22,13 @@ class SummaryRow:
 
     Attributes:
         test_rmse_sd: Sample standard deviation over seeds; None with fewer than two.
+        delta_random: As `delta_none`, against the random control of equal size: whether the choice
+            did better than chance. None for controls.
         delta_none: Mean over seeds of test RMSE minus that of the control `none` with the same
             method and seed: negative means that the added points helped.
         delta_low: Lower end of its 95 % interval (Student's t over seeds); None with fewer than
-            two seeds, as one seed cannot tell a difference from noise.
+            two seeds, as one seed cannot tell a difference from noise. It covers the noise of
+            training seeds on one split with one scoring, and of nothing else.
         delta_high: Upper end.
     """
 
@@ -44,6 +47,7 @@ class SummaryRow:
     delta_none: float | None
     delta_low: float | None
     delta_high: float | None
+    delta_random: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the row by name."""
@@ -55,10 +59,24 @@ def summarise(cells: Sequence[CellResult]) -> list[SummaryRow]:
     groups: dict[tuple[str, Peft], list[CellResult]] = {}
     for cell in cells:
         groups.setdefault((cell.selection, cell.peft), []).append(cell)
-    return [_row(group, groups.get((CONTROL, key[1]), [])) for key, group in groups.items()]
+    return [
+        _row(group, groups.get((CONTROL, key[1]), []), _random_of_equal_size(group, groups))
+        for key, group in groups.items()
+    ]
 
 
-def _row(group: list[CellResult], controls: list[CellResult]) -> SummaryRow:
+def _random_of_equal_size(
+    group: list[CellResult], groups: dict[tuple[str, Peft], list[CellResult]]
+) -> list[CellResult]:
+    first = group[0]
+    if first.role != "asked" or first.selection.startswith("random:"):
+        return []
+    return groups.get((f"random:k={first.n_selected}", first.peft), [])
+
+
+def _row(
+    group: list[CellResult], controls: list[CellResult], random: list[CellResult]
+) -> SummaryRow:
     done = [cell for cell in group if cell.status == "finished"]
     first = group[0]
     known = done[0] if done else first
@@ -82,6 +100,7 @@ def _row(group: list[CellResult], controls: list[CellResult]) -> SummaryRow:
         delta_none=delta,
         delta_low=low,
         delta_high=high,
+        delta_random=_difference(done, random)[0],
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, get_peft_model
@@ -22,7 +23,8 @@ DEFAULT_LEARNING_RATE: dict[Peft, float] = {
     "lora": 2e-3,
     "ia3": 1e-2,
 }
-"""Chosen on validation (docs/benchmarks.md): a small method wants a larger step."""
+"""Chosen on validation of Lipophilicity's reference split among a few (docs/benchmarks.md): a small
+method wants a larger step."""
 DEFAULT_LAYER_DECAY: dict[Peft, float] = {"full": 0.85, "bitfit": 1.0, "lora": 1.0, "ia3": 1.0}
 
 
@@ -95,6 +97,21 @@ def count_parameters(model: nn.Module) -> ParameterCount:
         total += parameter.numel()
         trainable += parameter.numel() if parameter.requires_grad else 0
     return ParameterCount(trainable, total)
+
+
+def warmup_then_decay(n_steps: int, warmup: float) -> Callable[[int], float]:
+    """Returns the factor on the learning rate of each step: up in line over the share, then down.
+
+    At least one step warms up, and no step of the run has the factor zero.
+    """
+    n_warmup = max(1, round(warmup * n_steps))
+
+    def factor(step: int) -> float:
+        if step < n_warmup:
+            return (step + 1) / n_warmup
+        return max(0.0, (n_steps - step) / max(1, n_steps - n_warmup))
+
+    return factor
 
 
 _LAYER = re.compile(r"\.layer\.(\d+)\.")

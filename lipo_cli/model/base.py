@@ -21,13 +21,21 @@ from lipo_cli.errors import ModelError
 from lipo_cli.model.config import MolformerConfig
 from lipo_cli.model.modeling import MolformerPreTrainedModel
 
+CHECKPOINT_FILES = ("config.json", "tokenizer.json", "model.safetensors")
 SHIPPED_ROOT = Path(__file__).parent / "checkpoints"
 M = TypeVar("M", bound=MolformerPreTrainedModel)
 
 
 @dataclass(frozen=True)
 class Base:
-    """A pretrained checkpoint: the name the user gave, its folder, and what its weights are."""
+    """A pretrained checkpoint.
+
+    Attributes:
+        name: What the user gave; of a folder, its absolute path, as a relative one means another
+            folder after the next change of directory.
+        folder: Where its files are.
+        sha256: SHA-256 of its weights.
+    """
 
     name: str
     folder: Path
@@ -38,9 +46,31 @@ class Base:
         """The file that holds the weights."""
         return self.folder / "model.safetensors"
 
+    @property
+    def config_sha256(self) -> str:
+        """SHA-256 of its `config.json`."""
+        return sha256_of(self.folder / "config.json")
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over all that decides numbers: architecture, tokenizer and weights.
+
+        Equal weights read by another tokenizer, or with another epsilon, predict something else.
+        """
+        digest = hashlib.sha256()
+        for name in CHECKPOINT_FILES:
+            file = self.folder / name
+            digest.update(f"{name} {sha256_of(file) if file.is_file() else None}\n".encode())
+        return digest.hexdigest()
+
     def identity(self) -> dict[str, str]:
         """Returns what a manifest keeps: enough to find the base again and to refuse another."""
-        return {"name": self.name, "sha256": self.sha256}
+        return {
+            "name": self.name,
+            "sha256": self.sha256,
+            "config_sha256": self.config_sha256,
+            "fingerprint": self.fingerprint,
+        }
 
 
 def shipped_names() -> list[str]:
@@ -72,7 +102,8 @@ def resolve_base(name: str) -> Base:
     if name in shipped_names():
         folder = SHIPPED_ROOT / name
     elif Path(name).is_dir():
-        folder = Path(name)
+        folder = Path(name).resolve()
+        name = str(folder)
     elif name.count("/") == 1 and not name.startswith((".", "/", "~")):
         folder = _from_hub(name)
     else:
@@ -91,8 +122,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        patterns = ["config.json", "tokenizer.json", "model.safetensors"]
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        return Path(snapshot_download(name, allow_patterns=list(CHECKPOINT_FILES)))
     except Exception as error:  # the hub raises many kinds; each is one line for the user
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(

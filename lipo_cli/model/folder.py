@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,12 @@ from lipo_cli.settings import PEFT_METHODS, Peft, TrainingSettings
 
 FORMAT = 1
 _HASHES = ("weights_sha256", "config_sha256", "tokenizer_sha256")
-_IDENTITY = ("name", "sha256")
+_IDENTITY = ("name", "sha256", "config_sha256", "fingerprint")
+_BASE_FILES = {"model.safetensors": "sha256", "config.json": "config_sha256"}
+BASE_FOLDER = "base"
+MAX_BASE_BYTES = 64 * 2**20
+"""Larger base weights are named, not copied: every logged and registered run would hold its own
+copy, and the published checkpoint of 187 MB can be had by its name at any time."""
 _NEEDED = {"format", "peft", "base", "settings", *_HASHES}
 
 
@@ -133,18 +139,61 @@ def read_settings(manifest: dict[str, Any], folder: Path, **changes: object) -> 
         ) from None
 
 
-def matching_base(name: str, wanted: dict[str, str], folder: Path) -> Base:
-    """Finds the base model of an adapter.
+def portable_name(name: str) -> str:
+    """Returns the last component of a folder's path; shipped and hub names as they are."""
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+def write_base(source: Path, wanted: dict[str, str], folder: Path) -> bool:
+    """Copies a base model's config and weights, as they lie on disk, to `folder/base`.
+
+    Returns:
+        Whether it did: weights of more than `MAX_BASE_BYTES` stay where they are.
 
     Raises:
-        ModelError: it is not to be found, or its weights are others.
+        ModelError: the base is gone, or has changed since it was loaded.
     """
-    found = resolve_base(name)
-    if found.sha256 != wanted["sha256"]:
-        raise ModelError(
-            f"this adapter was trained on another '{wanted['name']}' "
-            f"(weights {wanted['sha256'][:12]}, found {found.sha256[:12]})",
-            where=folder,
-            hint="give the base it was trained on",
-        )
+    for name, key in _BASE_FILES.items():
+        file = source / name
+        if not file.is_file() or sha256_of(file) != wanted[key]:
+            raise ModelError(
+                f"{name} of the base model is gone or has changed since it was loaded",
+                where=source,
+                hint="put it back and save again",
+            )
+    if (source / "model.safetensors").stat().st_size > MAX_BASE_BYTES:
+        return False
+    target = folder / BASE_FOLDER
+    target.mkdir(exist_ok=True)
+    for name in _BASE_FILES:
+        if not ((target / name).is_file() and (target / name).samefile(source / name)):
+            shutil.copyfile(source / name, target / name)
+    return True
+
+
+def matching_base(given: str | None, manifest: dict[str, Any], folder: Path) -> Base:
+    """Finds the base model of an adapter: the one given, else in the folder, else by its name.
+
+    Raises:
+        ModelError: it is not to be found, or it is another.
+    """
+    wanted: dict[str, str] = manifest["base"]
+    inside = folder / BASE_FOLDER
+    # Asked of the manifest too: a folder may stand in another's place whose base it has not.
+    if given is None and manifest.get("self_contained") is True and inside.is_dir():
+        given, hint = str(inside.resolve()), "the folder is damaged or mixed; export it again"
+    else:
+        hint = "give the base it was trained on"
+    found = resolve_base(wanted["name"] if given is None else given)
+    for what, own, other in (
+        ("weights", wanted["sha256"], found.sha256),
+        ("config.json", wanted["config_sha256"], found.config_sha256),
+    ):
+        if own != other:
+            raise ModelError(
+                f"this adapter was trained on another '{wanted['name']}' "
+                f"({what} {own[:12]}, found {other[:12]})",
+                where=found.folder if found.folder == inside.resolve() else folder,
+                hint=hint,
+            )
     return found

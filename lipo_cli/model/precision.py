@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
-from lipo_cli.errors import SettingsError
+from lipo_cli.errors import SettingsError, TrainingError
 
 
 def pick_device(name: str) -> torch.device:
@@ -20,6 +21,35 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
+
+
+_NO_MEMORY = ("out of memory", "not enough memory", "allocate memory", "alloc_failed")
+
+
+def is_out_of_memory(error: RuntimeError | MemoryError) -> bool:
+    """Says whether an error means that memory ran out.
+
+    CUDA has a class of its own for it; the CPU's allocator and the CUDA libraries raise a plain
+    RuntimeError that says so.
+    """
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return any(phrase in str(error).lower() for phrase in _NO_MEMORY)
+
+
+@contextmanager
+def out_of_memory_as_one_line(where: str, hint: str) -> Iterator[None]:
+    """Turns the errors of torch that mean so into one line for the user; others pass.
+
+    Raises:
+        TrainingError: memory ran out.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TrainingError("memory ran out", where=where, hint=hint) from error
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -2,7 +2,8 @@
 
 It predicts raw label units from SMILES, and is saved as a folder without pickle:
 `manifest.json`, `config.json`, `tokenizer.json`, and safetensors that hold just what was trained.
-The manifest names the base model by SHA-256; a folder that does not match is refused.
+An adapter's base model lies in `base/` beside them, or is named where it is large; either way the
+manifest carries its SHA-256, and a base that does not match is refused.
 """
 
 from __future__ import annotations
@@ -27,17 +28,19 @@ from lipo_cli.model.folder import (
     FORMAT,
     first_misfit,
     matching_base,
+    portable_name,
     read_adapter,
     read_manifest,
     read_settings,
     weights_name,
     write_adapter,
+    write_base,
     write_json,
     write_manifest,
 )
 from lipo_cli.model.modeling import MolformerForSequenceClassification
 from lipo_cli.model.precision import autocast, pick_device
-from lipo_cli.model.tokenizer import MolformerTokenizer, encode, load_tokenizer
+from lipo_cli.model.tokenizer import Encoded, MolformerTokenizer, encode, load_tokenizer
 from lipo_cli.settings import Peft, TrainingSettings
 
 
@@ -48,7 +51,8 @@ class Regressor:
         model: The network, in PEFT's wrapper for `lora` and `ia3`.
         tokenizer: Its tokenizer.
         peft: The fine-tuning method.
-        base: The checkpoint it starts from.
+        base: The checkpoint it starts from: its name and hashes.
+        base_folder: Where that checkpoint's files are; None where a loaded model needs them not.
         manifest: What the folder says about itself.
     """
 
@@ -60,11 +64,13 @@ class Regressor:
         base: dict[str, str],
         settings: TrainingSettings,
         about: dict[str, Any] | None = None,
+        base_folder: Path | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.peft: Peft = peft
         self.base = base
+        self.base_folder = base_folder
         self.settings = settings
         self.device = pick_device(settings.device)
         self.model.to(self.device)
@@ -92,7 +98,7 @@ class Regressor:
             torch.manual_seed(seed + 1)  # LoRA's A is random: its draw belongs to the seed too
             attached = attach(model, peft, settings)
         tokenizer = load_tokenizer(base.folder, model.config.vocab_size)
-        return cls(attached, tokenizer, peft, base.identity(), settings)
+        return cls(attached, tokenizer, peft, base.identity(), settings, base_folder=base.folder)
 
     @property
     def network(self) -> MolformerForSequenceClassification:
@@ -147,8 +153,8 @@ class Regressor:
             for name, tensor in own.items():
                 tensor.copy_(state[name])
 
-    def encode(self, smiles: Sequence[str]) -> tuple[list[list[int]], int]:
-        """Returns token ids, and how many molecules were cut at `max_length`."""
+    def encode(self, smiles: Sequence[str]) -> Encoded:
+        """Returns token ids, and how many molecules the model does not see whole."""
         return encode(self.tokenizer, smiles, self.max_length)
 
     @property
@@ -169,7 +175,7 @@ class Regressor:
         if len(smiles) == 0:
             width = self.network.config.hidden_size if embed else 1
             return np.empty((0, width))
-        ids, _ = self.encode(smiles)
+        ids = self.encode(smiles).ids
         was_training = self.model.training
         self.model.eval()
         rows: list[NDArray[np.float64]] = []
@@ -197,18 +203,31 @@ class Regressor:
         return int(self.tokenizer.pad_token_id)
 
     def save(self, folder: Path) -> None:
-        """Writes the folder; a base model's weights are named there, not copied."""
+        """Writes the folder; up to 64 MiB of an adapter's base model go with it.
+
+        A folder that needs nothing beside itself names no path of this machine.
+
+        Raises:
+            ModelError: the base model is gone, or has changed since it was loaded.
+        """
         folder.mkdir(parents=True, exist_ok=True)
+        whole = self.peft == "full" or (
+            self.base_folder is not None and write_base(self.base_folder, self.base, folder)
+        )
+        name = portable_name(self.base["name"]) if whole else self.base["name"]
         self.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
         config = self.network.config.to_dict()
         config.pop("_name_or_path", None)
         write_json(folder / "config.json", config)
         if isinstance(self.model, PeftModel):
-            write_adapter(self.model, folder, self.base["name"])
+            write_adapter(self.model, folder, name)
         else:
             state = self.network.state_dict() if self.peft == "full" else self.trained_state()
             weights = {k: v.detach().cpu().contiguous() for k, v in state.items()}
             save_file(weights, folder / weights_name(self.peft), metadata={"format": "pt"})
+        self.manifest["base"] = {**self.base, "name": name}
+        self.manifest["settings"] = {**self.manifest["settings"], "model": name}
+        self.manifest["self_contained"] = whole
         write_manifest(folder, self.manifest)
 
     @classmethod
@@ -217,7 +236,8 @@ class Regressor:
 
         Args:
             folder: What `save` wrote.
-            base: Where the base model is now, when its recorded name is not to be found.
+            base: Where an adapter's base model is now, when it is neither in the folder nor to be
+                found by its recorded name.
             device: `auto`, `cpu` or `cuda`.
 
         Raises:
@@ -228,10 +248,12 @@ class Regressor:
         settings = read_settings(manifest, folder, device=device)
         peft: Peft = manifest["peft"]
         state = read_weights(folder / weights_name(peft))
+        base_folder = None
         if peft == "full":
             network = build_model(MolformerForSequenceClassification, read_config(folder), folder)
         else:
-            found = matching_base(base or manifest["base"]["name"], manifest["base"], folder)
+            found = matching_base(base, manifest, folder)
+            base_folder = found.folder
             network = load_model(
                 MolformerForSequenceClassification,
                 found,
@@ -241,7 +263,9 @@ class Regressor:
         model = attach(network, peft, settings)
         tokenizer = load_tokenizer(folder, network.config.vocab_size)
         about = {k: v for k, v in manifest.items() if k not in ("settings", "base", "peft")}
-        regressor = cls(model, tokenizer, peft, manifest["base"], settings, about=about)
+        regressor = cls(
+            model, tokenizer, peft, manifest["base"], settings, about=about, base_folder=base_folder
+        )
         if isinstance(model, PeftModel):
             read_adapter(model, state, folder)
         elif peft == "full":
@@ -261,6 +285,6 @@ def _fill(network: nn.Module, state: dict[str, torch.Tensor], folder: Path) -> N
 def check_known(regressor: Regressor, smiles: Sequence[str]) -> None:
     """Raises DataError when no molecule has a token the model knows (a wrong column, say)."""
     unknown = regressor.tokenizer.unk_token_id
-    ids, _ = regressor.encode(list(smiles[:100]))
+    ids = regressor.encode(list(smiles[:100])).ids
     if ids and all(set(row[1:-1]) <= {unknown} for row in ids):
         raise DataError("the model knows none of the tokens", hint="is this a SMILES column?")

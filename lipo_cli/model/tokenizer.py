@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from lipo_cli.chem.tokens import SMILES_PATTERN, split_tokens
+from lipo_cli.chem.tokens import SMILES_PATTERN, split_tokens, unmatched
 from lipo_cli.errors import ModelError
 
 SPECIAL = ("<bos>", "<eos>", "<pad>", "<mask>", "<unk>")
@@ -115,20 +116,32 @@ def load_tokenizer(folder: Path, vocab_size: int | None = None) -> MolformerToke
     return tokenizer
 
 
-def encode(
-    tokenizer: PreTrainedTokenizerFast, smiles: Sequence[str], max_length: int
-) -> tuple[list[list[int]], int]:
-    """Encodes SMILES to ids without padding.
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids without padding, and what the model does not see of the molecules.
 
-    Returns:
-        The ids, and how many molecules were cut to `max_length` tokens (bos and eos included).
+    Attributes:
+        ids: One row per molecule, bos and eos included.
+        n_truncated: Molecules that were cut to the longest sequence the model reads.
+        n_unknown: Molecules with a token the vocabulary lacks, or with characters that are no
+            token at all and were dropped; counted before the cut.
     """
+
+    ids: list[list[int]]
+    n_truncated: int = 0
+    n_unknown: int = 0
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, smiles: Sequence[str], max_length: int) -> Encoded:
+    """Encodes SMILES to at most `max_length` ids each, bos and eos included."""
     if len(smiles) == 0:
-        return [], 0
+        return Encoded([])
     ids: list[list[int]] = tokenizer(list(smiles), add_special_tokens=True)["input_ids"]
-    truncated = 0
-    for i, row in enumerate(ids):
+    unknown = tokenizer.unk_token_id
+    n_truncated = n_unknown = 0
+    for i, (text, row) in enumerate(zip(smiles, ids, strict=True)):
+        n_unknown += unknown in row or bool(unmatched(text))
         if len(row) > max_length:
             ids[i] = [*row[: max_length - 1], row[-1]]
-            truncated += 1
-    return ids, truncated
+            n_truncated += 1
+    return Encoded(ids, n_truncated, n_unknown)

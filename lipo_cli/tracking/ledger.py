@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,40 @@ import pooch
 
 from lipo_cli.errors import TrackingError
 from lipo_cli.settings import Settings
-from lipo_cli.tracking.found import FINGERPRINT_TAG, FoundRun, find_finished, find_unfinished
+from lipo_cli.tracking.found import (
+    FINGERPRINT_TAG,
+    PARENT_TAG,
+    FoundRun,
+    find_finished,
+    find_unfinished,
+)
 from lipo_cli.tracking.handle import RunHandle
 from lipo_cli.tracking.registry import promote_champion, regressor_folder
 from lipo_cli.tracking.runs import KIND_TAG, read_run, start_run
 from lipo_cli.tracking.stale import find_stale, repair
 from lipo_cli.tracking.store import Store
 
+REUSED_TAG = "lipo.reused_runs"
+
+_MOST_REUSED = 150
+"""Run ids of 32 letters and commas that fit into a tag of 5000."""
+
+
+@dataclass
+class _OpenRecord:
+    """A record that is open, and the finished runs that were found for it."""
+
+    run_id: str
+    reused: list[str] = field(default_factory=list)
+
 
 class MlflowLedger:
     """Records of one experiment.
 
     A record opened inside another becomes its child. One that was killed is taken up again under
-    its old run, so that a comparison that was interrupted five times is one comparison.
+    its old run, so that a comparison that was interrupted five times is one comparison. Finished
+    runs of other comparisons that were found while a record was open are named in its tag
+    `lipo.reused_runs`: a run has one parent only.
 
     Args:
         store: Where the runs are.
@@ -33,7 +55,7 @@ class MlflowLedger:
     def __init__(self, store: Store, experiment: str) -> None:
         self.store = store
         self.experiment = experiment
-        self._open: list[str] = []
+        self._open: list[_OpenRecord] = []
 
     @property
     def scratch(self) -> Path:
@@ -44,7 +66,13 @@ class MlflowLedger:
 
     def find(self, fingerprint: str) -> FoundRun | None:
         """Returns the finished run of this fingerprint, if all its files are there."""
-        return find_finished(self.store, self.experiment, fingerprint)
+        found = find_finished(self.store, self.experiment, fingerprint)
+        if found is not None and self._open:
+            record = self._open[-1]
+            own = found.tags.get(PARENT_TAG) == record.run_id
+            if not own and found.run_id not in record.reused:
+                record.reused.append(found.run_id)
+        return found
 
     @contextmanager
     def record(
@@ -57,36 +85,52 @@ class MlflowLedger:
     ) -> Iterator[RunHandle]:
         """Opens a run for the length of a block; it ends in a final state whatever happens.
 
-        A run of this fingerprint that ended before is opened again and completed.
+        A run of this fingerprint that ended before is opened again and completed. Of several
+        processes that ask at once, one takes it up: the choice and the run's opening happen under
+        the store's lock, and the others, who then see it run, open a run of their own. (A server
+        has no such lock.)
         """
-        self._close_dead(fingerprint)
-        earlier = find_unfinished(self.store, self.experiment, fingerprint) or self.find(
-            fingerprint
-        )
-        with start_run(
-            self.store,
-            self.experiment,
-            name,
-            parent_run_id=self._open[-1] if self._open else None,
-            tags={**tags, KIND_TAG: kind, FINGERPRINT_TAG: fingerprint},
-            settings=settings,
-            run_id=earlier.run_id if earlier is not None else None,
-        ) as run:
-            self._open.append(run.run_id)
+        parent = self._open[-1].run_id if self._open else None
+        with ExitStack() as stack:
+            with self.store.locked():
+                self._close_dead(fingerprint)
+                earlier = find_unfinished(
+                    self.store, self.experiment, fingerprint
+                ) or find_finished(self.store, self.experiment, fingerprint)
+                # Entered under the lock, left long after it.
+                run = stack.enter_context(
+                    start_run(
+                        self.store,
+                        self.experiment,
+                        name,
+                        parent_run_id=parent,
+                        tags={**tags, KIND_TAG: kind, FINGERPRINT_TAG: fingerprint},
+                        settings=settings,
+                        run_id=earlier.run_id if earlier is not None else None,
+                    )
+                )
+            record = _OpenRecord(run.run_id)
+            self._open.append(record)
             try:
                 yield run
             finally:
                 self._open.pop()
+            if record.reused or (earlier is not None and REUSED_TAG in earlier.tags):
+                run.tag(REUSED_TAG, ",".join(record.reused[:_MOST_REUSED]))
 
     def _close_dead(self, fingerprint: str) -> None:
-        """Closes runs of this fingerprint whose process died without a word, to take them up."""
+        """Closes runs of this fingerprint whose process died without a word, to take them up.
+
+        The store's lock must be held.
+        """
         dead = [
             run.run_id
             for run in find_stale(self.store)
             if read_run(self.store, run.run_id).tags.get(FINGERPRINT_TAG) == fingerprint
         ]
         if dead:
-            repair(self.store, dead)
+            # The lock is held here and cannot be taken twice; a store without a root takes none.
+            repair(replace(self.store, root=None), dead)
 
     def regressor_folder(self, run_id: str) -> Path:
         """Returns the saved regressor of a run.

@@ -1,8 +1,9 @@
 """Fine-tuning by regression: label-standardised squared error, early stopping, exact resume.
 
-The loop is our own and not `transformers.Trainer`'s: see benchmarks/trainer.py for the measurement.
-Everything random in an epoch (batches, random SMILES, dropout) is drawn from (seed, epoch), so that
-a run resumed from the state after an epoch is equal, bit for bit, to one that was never stopped.
+The loop is our own for what it does: a killed run resumes bit for bit, the best weights stay in
+memory, SMILES are written anew in each epoch, and a run that diverges is one line. It costs nothing
+against `transformers.Trainer` (benchmarks/trainer.py). Everything random in an epoch is drawn from
+(seed, epoch), so that a run resumed from the state after an epoch equals one never stopped.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from lipo_cli.model.adapters import (
     DEFAULT_LAYER_DECAY,
     DEFAULT_LEARNING_RATE,
     parameter_groups,
+    warmup_then_decay,
 )
 from lipo_cli.model.batches import collate, shuffled_batches
-from lipo_cli.model.precision import autocast
+from lipo_cli.model.precision import autocast, out_of_memory_as_one_line
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress, SilentProgress
 from lipo_cli.training.resume import TrainingState, read_state, write_state
@@ -69,7 +71,8 @@ class FitResult:
         best_val_rmse: Its validation RMSE, raw units.
         seconds: Time spent, summed over resumed parts.
         stopped_early: Whether patience ran out before the last epoch.
-        n_truncated: Training molecules longer than the model reads.
+        n_truncated: Training and validation molecules longer than the model reads.
+        n_unknown: Those with a token that the model does not know, or with characters of none.
     """
 
     history: list[dict[str, float]]
@@ -78,6 +81,7 @@ class FitResult:
     seconds: float
     stopped_early: bool
     n_truncated: int = 0
+    n_unknown: int = 0
 
 
 @dataclass
@@ -129,7 +133,8 @@ def fit(
         The run's history and its best epoch.
 
     Raises:
-        TrainingError: there is nothing to train on, or the loss is not finite.
+        TrainingError: there is nothing to train on, the loss is not finite (the state in
+            `resume_file` is deleted: it would lead there again), or memory ran out.
     """
     if len(train) < 2 or len(validation) < 1:
         raise TrainingError(f"{len(train)} training and {len(validation)} validation molecules")
@@ -145,7 +150,7 @@ def fit(
     listener.advance(run.state.epoch * n_steps, epoch=run.state.epoch)
     try:
         while run.state.epoch < settings.epochs and not run.state.stopped_early:
-            row = _epoch(run, listener)
+            row = _guarded_epoch(run, listener, resume_file)
             if resume_file is not None:
                 run.state.optimizer = run.optimizer.state_dict()
                 run.state.schedule = run.schedule.state_dict()
@@ -158,35 +163,27 @@ def fit(
     assert run.state.best_weights is not None
     regressor.restore_state(run.state.best_weights)
     regressor.model.eval()
-    _, truncated = regressor.encode(train.smiles)
+    encoded = regressor.encode(train.smiles + validation.smiles)
     return FitResult(
         history=run.state.history,
         best_epoch=run.state.best_epoch,
         best_val_rmse=run.state.best_val_rmse,
         seconds=run.state.seconds,
         stopped_early=run.state.stopped_early,
-        n_truncated=truncated,
+        n_truncated=encoded.n_truncated,
+        n_unknown=encoded.n_unknown,
     )
 
 
 def _prepare(regressor: Regressor, train: Examples, validation: Examples, seed: int) -> _Run:
     settings = regressor.settings
-    decay = settings.layer_decay
-    groups = parameter_groups(
-        regressor.model,
-        learning_rate_of(regressor),
-        DEFAULT_LAYER_DECAY[regressor.peft] if decay is None else decay,
-        settings.weight_decay,
-    )
+    rate, decay = learning_rate_of(regressor), settings.layer_decay
+    if decay is None:
+        decay = DEFAULT_LAYER_DECAY[regressor.peft]
+    groups = parameter_groups(regressor.model, rate, decay, settings.weight_decay)
     optimizer = torch.optim.AdamW(groups, fused=True)
     n_steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
-    n_warmup = max(1, round(settings.warmup * n_steps))
-
-    def factor(step: int) -> float:
-        if step < n_warmup:
-            return (step + 1) / n_warmup
-        return max(0.0, (n_steps - step) / max(1, n_steps - n_warmup))
-
+    factor = warmup_then_decay(n_steps, settings.warmup)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     return _Run(regressor, train, validation, seed, optimizer, schedule)
 
@@ -196,8 +193,9 @@ def _key(run: _Run) -> str:
     examples = [
         [*e.smiles, *map(float.hex, e.labels.tolist())] for e in (run.train, run.validation)
     ]
-    return run.regressor.settings.fingerprint(
-        peft=run.regressor.peft, base=run.regressor.base, seed=run.seed, examples=examples
+    regressor, base = run.regressor, run.regressor.base["fingerprint"]
+    return regressor.settings.fingerprint(
+        peft=regressor.peft, base=base, seed=run.seed, examples=examples
     )
 
 
@@ -207,6 +205,17 @@ def _restore(run: _Run, found: TrainingState) -> None:
     run.regressor.restore_state(found.weights)
     run.optimizer.load_state_dict(found.optimizer)
     run.schedule.load_state_dict(found.schedule)
+
+
+def _guarded_epoch(run: _Run, listener: Progress, resume_file: Path | None) -> dict[str, float]:
+    where = f"{run.regressor.peft}, batches of {run.regressor.settings.batch_size}"
+    with out_of_memory_as_one_line(where, "lower --batch-size"):
+        try:
+            return _epoch(run, listener)
+        except TrainingError:
+            if resume_file is not None:
+                resume_file.unlink(missing_ok=True)
+            raise
 
 
 def _epoch(run: _Run, listener: Progress) -> dict[str, float]:
@@ -227,9 +236,8 @@ def _epoch(run: _Run, listener: Progress) -> dict[str, float]:
     if val_rmse < state.best_val_rmse:
         state.best_val_rmse, state.best_epoch = val_rmse, state.epoch
         state.best_weights = run.regressor.copy_state()
-    state.stopped_early = (
-        state.epoch - state.patience_from >= settings.patience and state.epoch < settings.epochs
-    )
+    without_progress = state.epoch - state.patience_from
+    state.stopped_early = without_progress >= settings.patience and state.epoch < settings.epochs
     seconds = time.monotonic() - started
     state.seconds += seconds
     head: Any = run.regressor.head()
@@ -252,7 +260,7 @@ def _steps(run: _Run) -> Iterator[tuple[float, int]]:
     settings = regressor.settings
     rng = np.random.default_rng([run.seed, epoch])
     torch.manual_seed(int(rng.integers(2**62)))  # dropout
-    ids, _ = regressor.encode(_written_anew(run.train.smiles, settings.randomise, rng))
+    ids = regressor.encode(_written_anew(run.train.smiles, settings.randomise, rng)).ids
     batches = shuffled_batches([len(row) for row in ids], settings.batch_size, rng)
     trainable = [p for p in regressor.model.parameters() if p.requires_grad]
     regressor.model.train()

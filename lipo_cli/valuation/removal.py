@@ -4,11 +4,17 @@ One factorisation gives a whole curve: points that join from the highest value d
 blocks of one permutation. The number to keep is chosen on rows that did not set the values: for
 each validation fold the order comes from the values of the other folds, and the curve is read on
 that fold; the folds' rows together make one cross-fitted curve over all validation rows.
+
+The height of that curve's peak is no estimate of the gain: the largest of n+1 noisy numbers lies
+above its own mean, and it can never be below the ends. So the whole choice is repeated without each
+fold in turn and judged on the fold left out (nested cross-validation; Varma and Simon 2006, "Bias
+in error estimation when using cross-validation for model selection").
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -37,23 +43,36 @@ class OptimalSubset:
     Attributes:
         positions: [n_kept] positions of the kept points, ascending; may be empty.
         n_kept: Where the cross-fitted curve peaks.
-        curve: The cross-fitted curve; columns as `removal_curve`.
+        curve: The cross-fitted curve; columns as `removal_curve`. Its gains at the peak are
+            optimistic, because the peak was chosen by them.
         pooled_curve: The curve of the final order on the rows that set it: optimistic by design.
+        honest_gain_over_all: Nested estimate of how much lower the held-out mean squared error is
+            than with all points, squared label units; negative where it is higher. This and the
+            next three are None for a game of two folds, which leaves no fold to choose on.
+        honest_gain_over_all_error: Its standard error over validation rows.
+        honest_gain_over_none: The same against none of the points.
+        honest_gain_over_none_error: Its standard error over validation rows.
     """
 
     positions: IntArray
     n_kept: int
     curve: pd.DataFrame
     pooled_curve: pd.DataFrame
+    honest_gain_over_all: float | None = None
+    honest_gain_over_all_error: float | None = None
+    honest_gain_over_none: float | None = None
+    honest_gain_over_none_error: float | None = None
 
     def sentence(self) -> str:
         """Returns the finding in one line, with its uncertainty."""
-        peak = self.curve.loc[self.curve["n_kept"] == self.n_kept].iloc[0]
+        kept = f"keeping {self.n_kept} of {len(self.curve) - 1} points"
+        over_all = _lower_by(self.honest_gain_over_all, self.honest_gain_over_all_error)
+        over_none = _lower_by(self.honest_gain_over_none, self.honest_gain_over_none_error)
+        if over_all is None or over_none is None:
+            return f"{kept}; no honest estimate of the gain, which takes three or more folds"
         return (
-            f"keeping {self.n_kept} of {len(self.curve) - 1} points: held-out mean squared error "
-            f"lower by {peak['gain_over_all']:.4g} +- {peak['gain_over_all_error']:.2g} than with "
-            f"all, by {peak['gain_over_none']:.4g} +- {peak['gain_over_none_error']:.2g} than "
-            "with none"
+            f"{kept}; nested estimate of the held-out mean squared error: "
+            f"{over_all} than with all, {over_none} than with none"
         )
 
 
@@ -97,6 +116,44 @@ def cross_fitted_curve(game: RowGame, fold_values: FloatArray) -> pd.DataFrame:
     return curve_of(squares)
 
 
+def nested_gains(game: RowGame, fold_values: FloatArray) -> tuple[FloatArray, FloatArray] | None:
+    """Returns what choosing the number to keep gains on rows that had no part in the choice.
+
+    Without fold f, the number to keep is the peak of the curve that is cross-fitted among the other
+    folds: on fold g the order comes from the values of the folds other than f and g. It is judged
+    on fold f, in the order that the folds other than f set. The procedure is the one that chooses
+    `n_kept`, from one fold less.
+
+    Args:
+        game: The game.
+        fold_values: [n, F] the values by fold.
+
+    Returns:
+        [m] squared error of each validation row with all points minus that with the points kept,
+        and [m] the same with none; None below three folds.
+    """
+    n, n_folds = game.n_players, fold_values.shape[1]
+    if n_folds < 3:
+        return None
+    total = fold_values.sum(axis=1)
+    # Row k of column f: the squared errors of the other folds' rows with k points kept, summed.
+    inner = np.zeros((n + 1, n_folds))
+    for first, second in combinations(range(n_folds), 2):
+        others = total - fold_values[:, first] - fold_values[:, second]
+        squares = game.squared_errors(order_best_first(others))
+        inner[:, first] += squares[:, game.fold_of == second].sum(axis=1)
+        inner[:, second] += squares[:, game.fold_of == first].sum(axis=1)
+    over_all, over_none = np.empty((2, len(game.fold_of)))
+    for fold in range(n_folds):
+        held_out = game.fold_of == fold
+        n_kept = _most_at_peak(-inner[:, fold])
+        order = order_best_first(total - fold_values[:, fold])
+        squares = game.squared_errors(order)[:, held_out]
+        over_all[held_out] = squares[n] - squares[n_kept]
+        over_none[held_out] = squares[0] - squares[n_kept]
+    return over_all, over_none
+
+
 def curve_of(squares: FloatArray) -> pd.DataFrame:
     """Returns the curve of [n+1, m] squared errors, row k with the best k points kept.
 
@@ -130,9 +187,8 @@ def peak_of(curve: pd.DataFrame) -> int:
         ValuationError: the curve is not finite.
     """
     utility = finite_vector("the removal curve", curve["utility"].to_numpy())
-    # Equal subsets reached by different arithmetic differ in the last digits: that is a tie.
-    tied = utility >= utility.max() - 1e-12 * np.abs(utility).max()
-    return int(curve["n_kept"].to_numpy()[tied].max())
+    by_kept = np.argsort(curve["n_kept"].to_numpy(), kind="stable")
+    return int(curve["n_kept"].to_numpy()[by_kept[_most_at_peak(utility[by_kept])]])
 
 
 def optimal_subset(game: RowGame, result: TsdsResult) -> OptimalSubset:
@@ -149,7 +205,34 @@ def optimal_subset(game: RowGame, result: TsdsResult) -> OptimalSubset:
     curve = cross_fitted_curve(game, result.fold_values)
     n_kept = peak_of(curve)
     positions = np.sort(order_best_first(values)[:n_kept])
-    return OptimalSubset(positions, n_kept, curve, removal_curve(game, values))
+    pooled = removal_curve(game, values)
+    gains = nested_gains(game, result.fold_values)
+    if gains is None:
+        return OptimalSubset(positions, n_kept, curve, pooled)
+    over_all, over_none = gains
+    return OptimalSubset(
+        positions=positions,
+        n_kept=n_kept,
+        curve=curve,
+        pooled_curve=pooled,
+        honest_gain_over_all=float(over_all.mean()),
+        honest_gain_over_all_error=float(_error_of_mean(over_all[None])[0]),
+        honest_gain_over_none=float(over_none.mean()),
+        honest_gain_over_none_error=float(_error_of_mean(over_none[None])[0]),
+    )
+
+
+def _most_at_peak(utility: FloatArray) -> int:
+    """Returns the last position of the maximum."""
+    # Equal subsets reached by different arithmetic differ in the last digits: that is a tie.
+    tied = utility >= utility.max() - 1e-12 * np.abs(utility).max()
+    return int(np.flatnonzero(tied)[-1])
+
+
+def _lower_by(gain: float | None, error: float | None) -> str | None:
+    if gain is None or error is None:
+        return None
+    return f"{'lower' if gain >= 0 else 'higher'} by {abs(gain):.2g} +- {error:.2g}"
 
 
 def _error_of_mean(rows: FloatArray) -> FloatArray:

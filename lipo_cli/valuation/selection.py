@@ -180,6 +180,14 @@ class Selection:
         return Selected(str(self), np.flatnonzero(taken).astype(np.int64), tuple(reasons))
 
 
+def selection_rng(selection: Selection, seed: int) -> np.random.Generator:
+    """Returns what a selection draws from: the same points in every command for one seed.
+
+    The count is part of the stream: random choices of two sizes are not nested.
+    """
+    return np.random.default_rng([seed, selection.count or 0])
+
+
 def parse_selection(text: str) -> Selection:
     """Reads a selection; the module's table lists the forms.
 

@@ -104,15 +104,22 @@ def test_killed_with_9_it_goes_on_and_ends_with_the_same_table(bench: Bench, who
     before = finished_cells(bench, "killed")
     assert 2 <= len(before) < 8
     assert find_stale(open_store(bench.folder / "killed"))
+    repair = [sys.executable, "-m", "lipo_cli", "doctor", "--repair", "--store", "killed"]
+    subprocess.run(repair, cwd=bench.folder, capture_output=True, check=True)
+    assert not find_stale(open_store(bench.folder / "killed"))
     resumed = bench.run("killed")
     assert numbers(resumed) == numbers(whole)
     after = finished_cells(bench, "killed")
     assert before.items() <= after.items(), "a finished cell was computed again"
     assert len(after) == 8
-    repair = [sys.executable, "-m", "lipo_cli", "doctor", "--repair", "--store", "killed"]
-    subprocess.run(repair, cwd=bench.folder, capture_output=True, check=False)
     states = {run.status for run in find_runs(open_store(bench.folder / "killed"), "lipo-compare")}
     assert states == {"FINISHED"}
+
+
+def test_killed_with_9_the_same_command_needs_no_repair(bench: Bench, whole: dict) -> None:
+    assert kill_after(bench, "killed-again", 1, signal.SIGKILL) == -signal.SIGKILL
+    assert numbers(bench.run("killed-again")) == numbers(whole)
+    assert not find_stale(open_store(bench.folder / "killed-again"))
 
 
 def test_sigterm_ends_the_runs_as_killed(bench: Bench) -> None:

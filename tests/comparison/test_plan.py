@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lipo_cli.comparison.plan import make_plan, rows_digest
+from lipo_cli.comparison.plan import make_plan
 from lipo_cli.errors import SettingsError
 from lipo_cli.settings import CompareSettings
 from lipo_cli.valuation.selection import PointScores
@@ -87,7 +87,14 @@ def test_a_malformed_selection_is_one_line(text):
         plan_of(selections=(text,))
 
 
-def test_rows_are_named_whatever_their_order():
-    assert (
-        rows_digest(np.array([3, 1])) == rows_digest(np.array([1, 3])) != rows_digest(np.array([1]))
-    )
+def test_two_spellings_are_one_choice():
+    plan = plan_of(selections=("NONE", "tsds", "tsds:optimal", "TSDS"), peft=("lora",))
+    assert names(plan) == ["none", "all", "tsds"]
+    assert plan.choices[0].role == "asked"
+
+
+def test_more_points_than_the_pool_holds_is_said_before_anything_is_trained():
+    plan = plan_of(selections=("random:k=11",), peft=("lora",))
+    plan.check(11)
+    with pytest.raises(SettingsError, match="holds 10 points"):
+        plan.check(10)

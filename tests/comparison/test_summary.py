@@ -55,6 +55,15 @@ def test_the_control_is_of_the_same_method():
     assert rows[1].delta_none is None
 
 
+def test_a_choice_is_set_beside_the_random_control_of_its_size():
+    chosen = CellResult("tsds", "lora", 0, "asked", "finished", n_selected=7, test_rmse=0.6)
+    chance = CellResult("random:k=7", "lora", 0, "control", "finished", n_selected=7, test_rmse=0.7)
+    other = CellResult("random:k=9", "lora", 0, "control", "finished", n_selected=9, test_rmse=0.1)
+    rows = summarise([chosen, chance, other])
+    assert rows[0].delta_random == pytest.approx(-0.1)
+    assert rows[1].delta_random is None
+
+
 def test_a_failed_cell_leaves_the_others_their_numbers():
     failed = cell("tsds", 3, None, status="failed")
     row = summarise([*CELLS, failed])[1]
