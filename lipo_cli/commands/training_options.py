@@ -126,6 +126,10 @@ def _table_of(name: str) -> str:
     """Says in which table of `lipo.toml` a name that stands outside them belongs."""
     from lipo_cli.settings import DataSettings, TrainingSettings, TsdsSettings
 
-    tables = {"data": DataSettings, "training": TrainingSettings, "tsds": TsdsSettings}
+    tables: dict[str, type[Settings]] = {
+        "data": DataSettings,
+        "training": TrainingSettings,
+        "tsds": TsdsSettings,
+    }
     found = [f"[{title}]" for title, kind in tables.items() if name in kind.model_fields]
     return f"it belongs under {' or '.join(found)}" if found else "see --help"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lipo_cli.errors import SettingsError
 from lipo_cli.settings import CompareSettings, Peft
-from lipo_cli.valuation.selection import Scores, Selection, parse_selection
+from lipo_cli.valuation.selection import Scores, Selection, parse_selection, selection_rng
 
 Role = Literal["asked", "control"]
 T = TypeVar("T")
@@ -28,9 +28,7 @@ class Choice:
 
     def rows(self, scores: Scores | None, n: int, seed: int) -> NDArray[np.int64]:
         """Returns the chosen positions in a pool of `n`; a random choice differs by seed."""
-        # The count is part of the stream: random choices of two sizes are not nested.
-        rng = np.random.default_rng([seed, self.selection.count or 0])
-        return self.selection.select(scores, n, rng).positions
+        return self.selection.select(scores, n, selection_rng(self.selection, seed)).positions
 
 
 @dataclass(frozen=True)

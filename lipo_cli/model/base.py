@@ -35,33 +35,21 @@ class Base:
             folder after the next change of directory.
         folder: Where its files are.
         sha256: SHA-256 of its weights.
+        config_sha256: SHA-256 of its `config.json`.
+        fingerprint: SHA-256 over all that decides numbers: architecture, tokenizer and weights.
+            Equal weights read by another tokenizer, or with another epsilon, predict another value.
     """
 
     name: str
     folder: Path
     sha256: str
+    config_sha256: str
+    fingerprint: str
 
     @property
     def weights(self) -> Path:
         """The file that holds the weights."""
         return self.folder / "model.safetensors"
-
-    @property
-    def config_sha256(self) -> str:
-        """SHA-256 of its `config.json`."""
-        return sha256_of(self.folder / "config.json")
-
-    @property
-    def fingerprint(self) -> str:
-        """SHA-256 over all that decides numbers: architecture, tokenizer and weights.
-
-        Equal weights read by another tokenizer, or with another epsilon, predict something else.
-        """
-        digest = hashlib.sha256()
-        for name in CHECKPOINT_FILES:
-            file = self.folder / name
-            digest.update(f"{name} {sha256_of(file) if file.is_file() else None}\n".encode())
-        return digest.hexdigest()
 
     def identity(self) -> dict[str, str]:
         """Returns what a manifest keeps: enough to find the base again and to refuse another."""
@@ -115,7 +103,16 @@ def resolve_base(name: str) -> Base:
     for file in ("config.json", "model.safetensors"):
         if not (folder / file).is_file():
             raise ModelError(f"no {file}", where=folder, hint="a checkpoint folder holds both")
-    return Base(name, folder, sha256_of(folder / "model.safetensors"))
+    files = {file: folder / file for file in CHECKPOINT_FILES}
+    sums = {file: sha256_of(path) if path.is_file() else "" for file, path in files.items()}
+    text = "".join(f"{file} {digest}\n" for file, digest in sums.items())
+    return Base(
+        name,
+        folder,
+        sha256=sums["model.safetensors"],
+        config_sha256=sums["config.json"],
+        fingerprint=hashlib.sha256(text.encode()).hexdigest(),
+    )
 
 
 def _from_hub(name: str) -> Path:

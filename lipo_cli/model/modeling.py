@@ -262,7 +262,7 @@ class MolformerPreTrainedModel(PreTrainedModel):
     # Which modules an adapter may sit on is the architecture's knowledge, not the trainer's:
     # regular expressions over full module names, as PEFT takes them.
     adapter_targets: ClassVar[dict[str, str]] = {
-        "lora": r".*\.(query|key|value)",
+        "lora": r".*\.(query|key|value|intermediate\.dense|output\.dense)",
         "ia3": r".*\.(key|value|layer\.\d+\.output\.dense)",
         "ia3_feedforward": r".*\.layer\.\d+\.output\.dense",
     }

@@ -119,7 +119,7 @@ class MlflowLedger:
                 run.tag(REUSED_TAG, ",".join(record.reused[:_MOST_REUSED]))
 
     def _close_dead(self, fingerprint: str) -> None:
-        """Closes runs of this fingerprint whose process died without a word, to take them up.
+        """Closes runs whose process died without a word, if one is of this fingerprint.
 
         The store's lock must be held.
         """

@@ -21,12 +21,7 @@ from numpy.typing import NDArray
 
 from lipo_cli.chem.molecules import randomised_smiles
 from lipo_cli.errors import TrainingError
-from lipo_cli.model.adapters import (
-    DEFAULT_LAYER_DECAY,
-    DEFAULT_LEARNING_RATE,
-    parameter_groups,
-    warmup_then_decay,
-)
+from lipo_cli.model import adapters
 from lipo_cli.model.batches import collate, shuffled_batches
 from lipo_cli.model.precision import autocast, out_of_memory_as_one_line
 from lipo_cli.model.regressor import Regressor
@@ -105,7 +100,7 @@ def rmse(predicted: NDArray[np.float64], measured: NDArray[np.float64]) -> float
 def learning_rate_of(regressor: Regressor) -> float:
     """Returns the learning rate of the settings, or the method's measured default."""
     given = regressor.settings.learning_rate
-    return DEFAULT_LEARNING_RATE[regressor.peft] if given is None else given
+    return adapters.DEFAULT_LEARNING_RATE[regressor.peft] if given is None else given
 
 
 def fit(
@@ -179,11 +174,11 @@ def _prepare(regressor: Regressor, train: Examples, validation: Examples, seed: 
     settings = regressor.settings
     rate, decay = learning_rate_of(regressor), settings.layer_decay
     if decay is None:
-        decay = DEFAULT_LAYER_DECAY[regressor.peft]
-    groups = parameter_groups(regressor.model, rate, decay, settings.weight_decay)
+        decay = adapters.DEFAULT_LAYER_DECAY[regressor.peft]
+    groups = adapters.parameter_groups(regressor.model, rate, decay, settings.weight_decay)
     optimizer = torch.optim.AdamW(groups, fused=True)
     n_steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
-    factor = warmup_then_decay(n_steps, settings.warmup)
+    factor = adapters.warmup_then_decay(n_steps, settings.warmup)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     return _Run(regressor, train, validation, seed, optimizer, schedule)
 

@@ -49,9 +49,10 @@ class OptimalSubset:
         honest_gain_over_all: Nested estimate of how much lower the held-out mean squared error is
             than with all points, squared label units; negative where it is higher. This and the
             next three are None for a game of two folds, which leaves no fold to choose on.
-        honest_gain_over_all_error: Its standard error over validation rows.
+        honest_gain_over_all_error: Its standard error over validation rows, with each fold's choice
+            taken as given: somewhat too small, since the folds' choices share rows.
         honest_gain_over_none: The same against none of the points.
-        honest_gain_over_none_error: Its standard error over validation rows.
+        honest_gain_over_none_error: Its standard error, likewise.
     """
 
     positions: IntArray

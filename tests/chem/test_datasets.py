@@ -95,12 +95,60 @@ def test_own_file_and_own_secondary(tmp_path: Path) -> None:
     primary, secondary = tmp_path / "p.csv", tmp_path / "s.csv"
     primary.write_bytes(PRIMARY_TEXT)
     secondary.write_bytes(SECONDARY_TEXT)
-    settings = DataSettings(dataset=str(primary), secondary=str(secondary), label_column="exp")
+    settings = DataSettings(dataset=str(primary), secondary=str(secondary))
     found = load_dataset(settings)
     assert found.name == "p.csv"
     assert found.secondary is not None
     assert found.secondary.label_column == "Label"
     assert load_dataset(DataSettings(dataset=str(primary))).secondary is None
+
+
+def test_label_named_for_the_primary_must_be_in_a_given_secondary(tmp_path: Path) -> None:
+    primary, secondary = tmp_path / "p.csv", tmp_path / "s.csv"
+    primary.write_bytes(PRIMARY_TEXT)
+    secondary.write_text("smiles,pKa,label\nCO,15.5,1\nCCO,15.9,2\n")
+    given = {"dataset": str(primary), "secondary": str(secondary), "label_column": "exp"}
+    with pytest.raises(DataError) as raised:
+        load_dataset(DataSettings(**given))
+    line = str(raised.value)
+    assert line.startswith(f"{secondary}: has no column 'exp'")
+    assert "rename the column" in line
+    assert "smiles, pKa, label" in line
+    secondary.write_text("smiles,label,EXP\nCO,15.5,1\nCCO,15.9,2\n")
+    found = load_dataset(DataSettings(**given)).secondary
+    assert found is not None
+    assert (found.label_column, found.labels.tolist()) == ("EXP", [1, 2])
+
+
+def test_smiles_are_smiles_under_any_name(tmp_path: Path) -> None:
+    primary, secondary = tmp_path / "p.csv", tmp_path / "s.csv"
+    primary.write_text("drug,y\n" + "".join(f"{'C' * i},{i}\n" for i in range(1, 21)))
+    secondary.write_text("SMILES,y\nCO,1\nCCO,2\n")
+    settings = DataSettings(dataset=str(primary), secondary=str(secondary), smiles_column="drug")
+    found = load_dataset(settings).secondary
+    assert found is not None
+    assert found.smiles == ["CO", "CCO"]
+
+
+def test_the_label_of_a_dataset_of_ours_may_be_named(published: None, tmp_path: Path) -> None:
+    folder = fill(tmp_path / "data")
+    found = load_dataset(DataSettings(data_dir=str(folder), label_column="exp"))
+    assert found.secondary is not None
+    assert (found.primary.label_column, found.secondary.label_column) == ("exp", "Label")
+
+
+def test_environment_that_names_a_folder_without_the_data_is_mentioned(
+    published: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIPO_DATA_DIR", str(tmp_path))
+    warning = f"LIPO_DATA_DIR is {tmp_path}, which holds no lipophilicity.csv; "
+    assert load_dataset(DataSettings()).hint.startswith(warning)
+    fill(tmp_path / "cache" / "data")
+    found = load_dataset(DataSettings())
+    assert found.name == "lipophilicity"
+    assert found.hint.startswith(warning)
+    named = load_dataset(DataSettings(data_dir=str(tmp_path / "cache" / "data")))
+    assert "LIPO_DATA_DIR" not in named.hint
 
 
 def test_secondary_can_replace_that_of_the_demo(tmp_path: Path) -> None:

@@ -36,11 +36,8 @@ LORA_SHAPES = {
     "attention.self.query": (D, D),
     "attention.self.key": (D, D),
     "attention.self.value": (D, D),
-    "attention.output.dense": (D, D),
-    "intermediate.dense": (D, F),
-    "output.dense": (F, D),
 }
-"""Inputs and outputs of the linear maps that LoRA sits on."""
+"""Inputs and outputs of the linear maps that LoRA sits on (Hu et al. 2022 adapt attention only)."""
 IA3_SIZES = {"attention.self.key": D, "attention.self.value": D, "output.dense": F}
 """What IA3 rescales: keys and values (outputs), and the input of the second feed-forward map."""
 
@@ -69,7 +66,7 @@ def one_step(regressor: Regressor, learning_rate: float = 0.05) -> None:
     regressor.set_label_scale(LABELS)
     groups = parameter_groups(regressor.model, learning_rate, 1.0, 0.01)
     optimizer = torch.optim.AdamW(groups)
-    ids, _ = regressor.encode(SMILES)
+    ids = regressor.encode(SMILES).ids
     batch = collate(ids, regressor.pad_id)
     regressor.model.train()
     for _ in range(3):
@@ -188,7 +185,7 @@ def test_trained_head_is_the_one_that_predicts(tiny: Path, peft: Peft) -> None:
 def test_loss_knows_the_label_scale_through_every_wrapper(tiny: Path, peft: Peft) -> None:
     regressor = tiny_regressor(tiny, peft)
     regressor.set_label_scale(LABELS)
-    ids, _ = regressor.encode(SMILES)
+    ids = regressor.encode(SMILES).ids
     batch = collate(ids, regressor.pad_id)
     regressor.model.eval()
     with torch.no_grad():
@@ -209,7 +206,7 @@ def test_every_dropout_is_off_in_prediction_and_on_in_training(tiny: Path, peft:
     assert rates == {0.4, 0.1} | ({0.3} if peft == "lora" else set())  # 0.1: the embeddings'
     regressor.model.train()
     assert np.array_equal(regressor.predict(SMILES), regressor.predict(SMILES))
-    ids, _ = regressor.encode(SMILES)
+    ids = regressor.encode(SMILES).ids
     batch = collate(ids, regressor.pad_id)
     with torch.no_grad():
         noisy = [regressor.model(input_ids=batch.input_ids).logits for _ in range(2)]

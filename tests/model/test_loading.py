@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -278,3 +279,37 @@ def test_base_is_named_by_its_weights(tiny: Path, copy: Path) -> None:
     assert resolve_base(str(tiny)).identity()["sha256"] == resolve_base(str(copy)).sha256
     change_weights(copy, lambda state: state["molformer.LayerNorm.bias"].add_(1e-3))
     assert resolve_base(str(tiny)).sha256 != resolve_base(str(copy)).sha256
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_fingerprint_covers_every_file_that_decides_numbers(
+    tiny: Path, copy: Path, name: str
+) -> None:
+    before = resolve_base(str(copy))
+    assert before.fingerprint == resolve_base(str(tiny)).fingerprint
+    with (copy / name).open("ab") as stream:
+        stream.write(b" ")
+    after = resolve_base(str(copy))
+    assert after.fingerprint != before.fingerprint
+    assert (after.sha256 != before.sha256) is (name == "model.safetensors")
+    assert (after.config_sha256 != before.config_sha256) is (name == "config.json")
+
+
+def test_fingerprint_by_hand(tiny: Path, copy: Path) -> None:
+    names = ("config.json", "tokenizer.json", "model.safetensors")
+    lines = [f"{n} {hashlib.sha256((tiny / n).read_bytes()).hexdigest()}\n" for n in names]
+    by_hand = hashlib.sha256("".join(lines).encode()).hexdigest()
+    assert resolve_base(str(tiny)).fingerprint == by_hand
+    (copy / "tokenizer.json").unlink()  # a masked model can be read without one
+    assert resolve_base(str(copy)).fingerprint != by_hand
+
+
+def test_relative_folder_is_known_by_its_whole_path(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copy.parent)
+    base = resolve_base(copy.name)
+    assert base.name == base.identity()["name"] == str(copy.resolve())
+    monkeypatch.chdir("/")
+    assert load_model(MolformerForMaskedLM, base).dtype == torch.float32
+    assert resolve_base("small").name == "small"

@@ -130,7 +130,7 @@ def test_predictions_are_in_raw_units(regressor: Regressor) -> None:
 
 @torch.no_grad()
 def test_embedding_is_the_mean_over_the_tokens(regressor: Regressor) -> None:
-    (ids,), _ = regressor.encode([SMILES[2]])
+    (ids,) = regressor.encode([SMILES[2]]).ids
     batch = collate([ids], regressor.pad_id)
     network = regressor.network.eval()
     hidden = network.molformer(batch.input_ids, batch.attention_mask).last_hidden_state

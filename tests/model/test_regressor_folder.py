@@ -67,7 +67,8 @@ def test_predictions_are_equal_to_the_last_bit(fitted: Regressor, saved: Path) -
     assert np.array_equal(fitted.predict(SMILES), loaded.predict(SMILES))
     assert np.array_equal(fitted.embed(SMILES), loaded.embed(SMILES))
     assert loaded.peft == fitted.peft
-    assert loaded.settings == fitted.settings.model_copy(update={"device": "auto"})
+    changed = {"device": "auto", "model": Path(fitted.settings.model).name}
+    assert loaded.settings == fitted.settings.model_copy(update=changed)
     assert not loaded.model.training
 
 
@@ -75,8 +76,9 @@ def test_saving_what_was_loaded_gives_the_same_files(saved: Path, tmp_path: Path
     again = tmp_path / "again"
     Regressor.load(saved, device="cpu").save(again)
     assert {f.name for f in again.iterdir()} == {f.name for f in saved.iterdir()}
-    for file in saved.iterdir():
-        assert file.read_bytes() == (again / file.name).read_bytes(), file.name
+    for file in filter(Path.is_file, saved.rglob("*")):
+        name = file.relative_to(saved)
+        assert file.read_bytes() == (again / name).read_bytes(), name
 
 
 def test_label_scale_comes_back_in_raw_units(saved: Path) -> None:
@@ -90,7 +92,11 @@ def test_folder_holds_no_pickle_and_just_what_was_trained(
 ) -> None:
     wanted = {"manifest.json", "config.json", "tokenizer.json", WEIGHTS[peft]}
     wanted |= {"adapter_config.json"} if peft in ("lora", "ia3") else set()
+    wanted |= {"base"} if peft != "full" else set()
     assert {file.name for file in saved.iterdir()} == wanted
+    if peft != "full":
+        inside = {file.name for file in (saved / "base").iterdir()}
+        assert inside == {"config.json", "model.safetensors"}
     for file in saved.glob("*.json"):
         json.loads(file.read_text(encoding="utf-8"))
     stored = sum(value.numel() for value in load_file(saved / WEIGHTS[peft]).values())
@@ -105,7 +111,8 @@ def test_folder_holds_no_pickle_and_just_what_was_trained(
 def test_manifest_says_what_made_it(saved: Path, peft: Peft, tiny: Path) -> None:
     manifest = Regressor.load(saved).manifest
     assert manifest["peft"] == peft
-    assert manifest["base"] == resolve_base(str(tiny)).identity()
+    assert manifest["base"] == {**resolve_base(str(tiny)).identity(), "name": tiny.name}
+    assert manifest["self_contained"] is True
     assert manifest["settings"]["precision"] == "float32"
     assert manifest["lipo"]
 
@@ -160,6 +167,7 @@ def test_base_that_moved_can_be_given(
     elsewhere = Path(shutil.copytree(tiny, tmp_path / "elsewhere"))
     change_manifest(saved, base={**fitted.base, "name": str(tmp_path / "gone")})
     if peft != "full":
+        shutil.rmtree(saved / "base")
         assert "gone" in refused(saved)
     loaded = Regressor.load(saved, base=str(elsewhere))
     assert np.array_equal(fitted.predict(SMILES), loaded.predict(SMILES))
@@ -222,8 +230,8 @@ def test_peft_itself_reads_the_folder(tiny: Path, tmp_path: Path, method: Peft) 
     base = load_model(MolformerForSequenceClassification, resolve_base(str(tiny)), seed=77)
     model = PeftModel.from_pretrained(base, tmp_path).eval()
     (config,) = model.peft_config.values()
-    assert config.base_model_name_or_path == str(tiny)
-    ids, _ = regressor.encode(SMILES)
+    assert config.base_model_name_or_path == tiny.name
+    ids = regressor.encode(SMILES).ids
     batch = collate(ids, regressor.pad_id)
     found = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits[:, 0]
     np.testing.assert_allclose(found.numpy(), regressor.predict(SMILES), atol=1e-5)
@@ -262,6 +270,7 @@ def test_longest_sequence_is_the_smaller_of_settings_and_model(tmp_path: Path) -
     folder = tiny_checkpoint(tmp_path, max_position_embeddings=20)
     assert tiny_regressor(folder).max_length == 20
     assert tiny_regressor(folder, max_length=9).max_length == 9
-    ids, truncated = tiny_regressor(folder, max_length=9).encode(SMILES)
-    assert max(map(len, ids)) == 9
-    assert truncated == sum(len(row) > 9 for row in tiny_regressor(tmp_path).encode(SMILES)[0])
+    encoded = tiny_regressor(folder, max_length=9).encode(SMILES)
+    assert max(map(len, encoded.ids)) == 9
+    whole = tiny_regressor(tmp_path).encode(SMILES).ids
+    assert encoded.n_truncated == sum(len(row) > 9 for row in whole)

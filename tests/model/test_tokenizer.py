@@ -16,6 +16,7 @@ from lipo_cli.model.base import SHIPPED_ROOT
 from lipo_cli.model.regressor import check_known
 from lipo_cli.model.tokenizer import (
     SPECIAL,
+    Encoded,
     MolformerTokenizer,
     build_tokenizer,
     encode,
@@ -83,9 +84,12 @@ def test_ids_are_those_of_the_vocabulary_or_unknown(
 ) -> None:
     vocabulary = tokenizer.get_vocab()
     wanted = [vocabulary.get(token, 4) for token in re.findall(PUBLISHED, text)]
-    ((ids,), truncated) = encode(tokenizer, [text], 10_000)
+    encoded = encode(tokenizer, [text], 10_000)
+    (ids,) = encoded.ids
     assert ids == [0, *wanted, 1]
-    assert truncated == 0
+    assert encoded.n_truncated == 0
+    dropped = len("".join(re.findall(PUBLISHED, text))) < len(text)
+    assert encoded.n_unknown == (4 in wanted or dropped)
     assert len(ids) == len(split_tokens(text)) + N_SPECIAL
 
 
@@ -97,15 +101,28 @@ def test_special_tokens_stand_first(tokenizer: MolformerTokenizer) -> None:
 
 
 def test_unknown_token_is_unk_and_nothing_else_moves(tokenizer: MolformerTokenizer) -> None:
-    known, _ = encode(tokenizer, ["CCO"], 100)
-    with_unknown, _ = encode(tokenizer, ["C[Xe]CO"], 100)
-    assert with_unknown[0] == [*known[0][:2], 4, *known[0][2:]]
+    (known,) = encode(tokenizer, ["CCO"], 100).ids
+    (with_unknown,) = encode(tokenizer, ["C[Xe]CO"], 100).ids
+    assert with_unknown == [*known[:2], 4, *known[2:]]
+
+
+def test_molecules_with_something_unknown_are_counted_once(tokenizer: MolformerTokenizer) -> None:
+    assert encode(tokenizer, SMILES, 202).n_unknown == 0
+    texts = ["C[Xe]C[Xe][Kr]", "CHO", "C C", "CX[Xe]", "CCO", ""]
+    assert encode(tokenizer, texts, 100).n_unknown == 4
+
+
+def test_unknown_token_beyond_the_cut_is_counted_too(tokenizer: MolformerTokenizer) -> None:
+    encoded = encode(tokenizer, ["C" * 20 + "[Xe]"], 8)
+    assert 4 not in encoded.ids[0]
+    assert (encoded.n_truncated, encoded.n_unknown) == (1, 1)
 
 
 def test_truncation_keeps_the_end_and_is_counted(tokenizer: MolformerTokenizer) -> None:
     texts = ["C" * 6, "C" * 7, "C" * 50, ""]
-    ids, truncated = encode(tokenizer, texts, 8)
-    assert truncated == 2  # six atoms with bos and eos just fit
+    encoded = encode(tokenizer, texts, 8)
+    ids = encoded.ids
+    assert encoded.n_truncated == 2  # six atoms with bos and eos just fit
     carbon = tokenizer.convert_tokens_to_ids("C")
     assert ids[0] == ids[1] == ids[2] == [0, *[carbon] * 6, 1]
     assert ids[3] == [0, 1]
@@ -151,7 +168,7 @@ def test_auto_tokenizer_splits_by_the_pattern_too(
 
 
 def test_nothing_to_encode_gives_nothing(tokenizer: MolformerTokenizer) -> None:
-    assert encode(tokenizer, [], 10) == ([], 0)
+    assert encode(tokenizer, [], 10) == Encoded([], n_truncated=0, n_unknown=0)
 
 
 def test_fixed_padding_and_truncation_of_a_file_are_switched_off(
@@ -169,8 +186,9 @@ def test_fixed_padding_and_truncation_of_a_file_are_switched_off(
 
 def test_shipped_tokenizer_knows_every_token_of_drug_like_molecules() -> None:
     shipped = load_tokenizer(SHIPPED_ROOT / "small")
-    ids, _ = encode(shipped, SMILES, 202)
-    assert all(shipped.unk_token_id not in row for row in ids)
+    encoded = encode(shipped, SMILES, 202)
+    assert all(shipped.unk_token_id not in row for row in encoded.ids)
+    assert encoded.n_unknown == 0
 
 
 def test_column_that_is_no_smiles_is_noticed(tiny: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from lipo_cli.chem.molecules import canonical_smiles
 from lipo_cli.errors import TrainingError
 from lipo_cli.model.adapters import DEFAULT_LEARNING_RATE
+from lipo_cli.model.precision import is_out_of_memory
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import PEFT_METHODS, Peft
 from lipo_cli.training.finetune import (
@@ -301,8 +302,96 @@ def test_too_few_molecules_are_refused(tiny: Path, n_train: int, n_validation: i
 def test_cut_molecules_are_counted(tiny: Path) -> None:
     regressor = tiny_regressor(tiny, max_length=12, epochs=1)
     result = fit(regressor, TRAIN, VALIDATION, seed=0)
-    lengths = [len(row) for row in tiny_regressor(tiny).encode(TRAIN.smiles)[0]]
-    assert result.n_truncated == sum(length > 12 for length in lengths) > 0
+    rows = tiny_regressor(tiny).encode(TRAIN.smiles + VALIDATION.smiles).ids
+    assert result.n_truncated == sum(len(row) > 12 for row in rows) > 0
+    assert result.n_unknown == 0
+
+
+def test_molecules_the_model_does_not_know_are_counted(tiny: Path) -> None:
+    regressor = tiny_regressor(tiny, epochs=1, randomise=1.0)
+    train = Examples([*TRAIN.smiles[:7], "C[SiH3]", "C[Se]C"], TRAIN.labels)
+    validation = Examples(["C[Te]C", *VALIDATION.smiles[1:]], VALIDATION.labels)
+    result = fit(regressor, train, validation, seed=0)
+    assert (result.n_truncated, result.n_unknown) == (0, 3)
+
+
+def run_that_fails(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, error: Exception, file: Path
+) -> TrainingError:
+    """Returns what a run says that meets this error in the step after its first epoch."""
+    regressor = tiny_regressor(tiny)
+    step, n_steps = torch.optim.AdamW.step, 0
+
+    def failing(optimizer: torch.optim.AdamW, *args: object) -> object:
+        nonlocal n_steps
+        n_steps += 1
+        if n_steps > 3:
+            raise error
+        return step(optimizer, *args)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", failing)
+    with pytest.raises(TrainingError) as caught:
+        fit(regressor, TRAIN, VALIDATION, seed=0, resume_file=file)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: not enough memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
+    ids=["cuda", "cpu", "cpu linux", "cublas", "python"],
+)
+def test_memory_that_ran_out_is_one_line_with_the_remedy(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    found = run_that_fails(monkeypatch, tiny, error, tmp_path / "state.pt")
+    assert "--batch-size" in str(found)
+    assert "batches of 4" in str(found)
+    assert "\n" not in str(found)
+    assert found.__cause__ is error
+    assert (tmp_path / "state.pt").is_file(), "the epochs before were sound"
+
+
+def test_memory_that_really_runs_out_is_known() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**58, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+
+
+def test_other_errors_stay_what_they_are(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", broken)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        fit(tiny_regressor(tiny), TRAIN, VALIDATION, seed=0)
+
+
+def test_state_of_a_diverged_run_is_deleted(tiny: Path, tmp_path: Path) -> None:
+    file = tmp_path / "state.pt"
+    regressor = tiny_regressor(tiny)
+
+    def spoil(row: dict[str, float]) -> None:
+        assert file.is_file()
+        regressor.head().out_proj.bias.data.fill_(math.nan)
+
+    with pytest.raises(TrainingError, match="training loss became nan in epoch 2"):
+        fit(regressor, TRAIN, VALIDATION, seed=0, resume_file=file, on_epoch=spoil)
+    assert not file.exists()
+    labels = np.full(len(TRAIN), math.nan)
+    with pytest.raises(TrainingError, match="epoch 1"):  # nothing to delete is no second error
+        fit(
+            tiny_regressor(tiny),
+            Examples(TRAIN.smiles, labels),
+            VALIDATION,
+            seed=0,
+            resume_file=file,
+        )
 
 
 def test_every_batch_and_epoch_is_reported(tiny: Path) -> None:

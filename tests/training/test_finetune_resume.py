@@ -217,7 +217,7 @@ def test_state_of_another_run_is_not_taken_for_ones_own(
     elif what == "validation":
         validation = Examples(VALIDATION.smiles, VALIDATION.labels + 0.5)
     else:
-        regressor.base = {**regressor.base, "sha256": "another"}
+        regressor.base = {**regressor.base, "fingerprint": "another"}
     with pytest.raises(Stopped):
         fit(regressor, train, validation, seed=seed, resume_file=file, on_epoch=stop_after(2))
     whole, resumed = own(), own()

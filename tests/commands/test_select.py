@@ -1,0 +1,136 @@
+"""`lipo select`: from a value table to rows, without anything being trained."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lipo_cli.comparison.plan import Choice
+from lipo_cli.main import main
+from lipo_cli.valuation.removal import CURVE_COLUMNS
+from lipo_cli.valuation.selection import PointScores, Selection, parse_selection, selection_rng
+from lipo_cli.valuation.table import COLUMNS, value_table, write_values
+
+N = 30
+
+
+@pytest.fixture
+def values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that `lipo score --out` writes, without a removal curve."""
+    monkeypatch.chdir(tmp_path)
+    worth = np.linspace(0.5, -0.4, N)
+    scores = PointScores(worth, np.full(N, 0.01), 5)
+    chosen = Selection("optimal").select(scores, N, np.random.default_rng(0))
+    smiles = ["C" * (i + 1) for i in range(N)]
+    write_values(Path("values"), value_table(range(100, 100 + N), smiles, worth, scores, chosen))
+    return Path("values")
+
+
+def rows_of(text: str) -> list[int]:
+    return [int(row) for row in pd.read_csv(io.StringIO(text))["row"]]
+
+
+def test_chosen_rows_go_to_stdout(values: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for place in (values, values / "values.csv", values / "values.parquet"):
+        assert main(["select", str(place), "-s", "tsds:top=3"]) == 0
+        printed = capsys.readouterr()
+        assert rows_of(printed.out) == [100, 101, 102]
+        assert printed.err == f"tsds:top=3: 3 of {N} points\n"
+
+
+def test_every_row_goes_to_a_file_in_a_new_folder(
+    values: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = Path("new") / "deeper" / "chosen.csv"
+    assert main(["select", str(values), "-s", "tsds:bottom=2", "--out", str(out)]) == 0
+    table = pd.read_csv(out)
+    assert tuple(table.columns) == COLUMNS
+    assert table.loc[table["selected"], "row"].tolist() == [128, 129]
+    assert table["reason"].str.contains("bottom 2").all()
+    assert [path.name for path in out.parent.iterdir()] == ["chosen.csv"]
+    assert capsys.readouterr().out == ""
+
+
+def test_selections_are_compared_as_json(values: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["-s", "tsds:top=4", "-s", "tsds:top=2", "-s", "none"]
+    assert main(["select", str(values), *asked, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["selections"] == {"tsds:top=4": [0, 1, 2, 3], "tsds:top=2": [0, 1], "none": []}
+    assert found["rows"] == [100, 101, 102, 103]
+    assert found["overlaps"][0]["jaccard"] == 0.5
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_random_points_are_those_of_a_comparison(
+    values: Path, capsys: pytest.CaptureFixture[str], seed: int
+) -> None:
+    arguments = ["select", str(values), "-s", "random:k=6", "--seed", str(seed), "--json"]
+    assert main(arguments) == 0
+    found = json.loads(capsys.readouterr().out)["selections"]["random:k=6"]
+    choice = Choice("random:k=6", parse_selection("random:k=6"), "asked")
+    assert found == choice.rows(None, N, seed).tolist()
+
+
+def test_random_choices_of_two_sizes_are_not_nested() -> None:
+    few, many = (parse_selection(f"random:k={k}") for k in (5, 6))
+    taken = [set(s.select(None, 1000, selection_rng(s, 0)).positions) for s in (few, many)]
+    assert not taken[0] <= taken[1]
+
+
+def test_optimum_needs_the_removal_curve(values: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["select", str(values), "-s", "tsds"]) == 6
+    assert "needs the removal curve" in capsys.readouterr().err
+
+
+def test_a_damaged_removal_curve_is_one_line(
+    values: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (values / "removal_curve.csv").write_text(",".join(CURVE_COLUMNS[:-1]) + "\n")
+    assert main(["select", str(values), "-s", "tsds"]) == 3
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "removal_curve.csv: no removal curve" in line
+
+
+@pytest.mark.parametrize(
+    ("flags", "code"),
+    [
+        (["-s", "tsds:top=31"], 6),
+        (["-s", "best"], 2),
+        (["-s", "none", "--seed", "-1"], 2),
+        (["-s", "none", "--out", "values"], 2),
+        (["-s", "none", "--out", "values/values.csv/below.csv"], 2),
+        ([], 2),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    values: Path, capsys: pytest.CaptureFixture[str], flags: list[str], code: int
+) -> None:
+    assert main(["select", str(values), *flags]) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "unexpected" not in printed.err
+
+
+def test_missing_values_are_one_line(values: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["select", "nowhere.csv", "-s", "none"]) == 3
+    assert capsys.readouterr().err == "error: nowhere.csv: no such file\n"
+
+
+def test_a_failed_write_leaves_the_earlier_file(
+    values: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    out = Path("chosen.csv")
+    out.write_text("earlier")
+    monkeypatch.setattr(pd.DataFrame, "to_csv", full)
+    assert main(["select", str(values), "-s", "none", "--out", str(out)]) == 3
+    assert "No space left" in capsys.readouterr().err
+    assert out.read_text() == "earlier"
+    assert not list(Path().glob(".*chosen.csv"))
