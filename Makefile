@@ -26,7 +26,7 @@ compare: $(VENV)/installed ## Run the main job: does the data that TS-DShapley c
 	$(BIN)/lipo compare --selection tsds --peft lora
 
 test: $(VENV)/installed-dev ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/installed-dev ## Check format, style, types and who imports whom
 	$(BIN)/ruff format --check .

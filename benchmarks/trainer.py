@@ -177,7 +177,7 @@ def run_trainer(plan: Plan) -> Timing:
 
 
 def _rows(regressor: Regressor, examples: Examples) -> Any:
-    ids, _ = regressor.encode(examples.smiles)
+    ids = regressor.encode(examples.smiles).ids
     return [
         {"input_ids": row, "labels": label}
         for row, label in zip(ids, examples.labels.tolist(), strict=True)

@@ -18,8 +18,6 @@ from lipo_cli.comparison.summary import SummaryRow
 from lipo_cli.settings import CompareSettings
 from lipo_cli.valuation.table import write_values
 
-_PIPE_WIDTH = 160
-
 
 def as_dict(result: Comparison) -> dict[str, Any]:
     """Returns the comparison as JSON: dataset, cells, summary, overlaps, champion."""
@@ -105,8 +103,7 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
             _difference(row),
             f"{row.delta_random:+.4f}" if row.delta_random is not None else "",
         )
-    # A file or a pipe has no width of its own: a table cut to 80 columns would lose digits there.
-    out.print(table, width=None if out.is_terminal else _PIPE_WIDTH)
+    out.print(table)
     for cell in result.cells:
         if cell.status == "failed":
             say(f"failed: {cell.selection} / {cell.peft} / seed {cell.seed}: {cell.error}")
@@ -119,6 +116,13 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
         say(
             f"95 % intervals over {settings.seeds} training seeds, on one split and one scoring: "
             "another split may differ by more; no correction for several comparisons"
+        )
+    cut = max((cell.n_truncated or 0 for cell in result.cells), default=0)
+    unknown = max((cell.n_unknown or 0 for cell in result.cells), default=0)
+    if cut or unknown:
+        say(
+            f"of the training and validation molecules {cut} were cut at "
+            f"{settings.training.max_length} tokens, {unknown} hold tokens the model does not know"
         )
     for overlap in result.overlaps:
         if {overlap.first, overlap.second}.isdisjoint({"all", "none"}):

@@ -23,7 +23,9 @@ from rich.progress import (
 )
 from rich.text import Text
 
-out = Console(highlight=False)
+# A file or a pipe has no width of its own: a table cut to 80 columns would lose digits there.
+PIPE_WIDTH = 160
+out = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
 err = Console(stderr=True, highlight=False)
 
 PLAIN_EVERY_S = 5.0

@@ -75,7 +75,7 @@ def score(
 ) -> None:
     """Score every secondary point: a value above 0 means that adding it lowers the target loss.
 
-    The target is the validation split. The test split is not read.
+    The target is the validation split; the test split has no say.
 
     --json prints one object: dataset, split and scope (data and split in one name); method and
     game; reason (why sampling stopped) and converged; n_optimal (the points that the removal curve

@@ -27,7 +27,14 @@ from lipo_cli.training.finetune import Examples, FitResult, fit
 CURVES = ("train_loss", "train_rmse", "val_rmse", "learning_rate", "seconds")
 _CURVE = "curve/"
 """Curves and results share names (val_rmse): MLflow would show the last epoch as the result."""
-_COUNTS = ("n_selected", "n_train", "n_truncated", "trainable_parameters", "best_epoch")
+_COUNTS = (
+    "n_selected",
+    "n_train",
+    "n_truncated",
+    "n_unknown",
+    "trainable_parameters",
+    "best_epoch",
+)
 
 
 class CellSettings(Settings):
@@ -63,6 +70,7 @@ class CellResult:
     n_selected: int | None = None
     n_train: int | None = None
     n_truncated: int | None = None
+    n_unknown: int | None = None
     trainable_parameters: int | None = None
     seconds: float | None = None
     best_epoch: int | None = None
@@ -248,6 +256,7 @@ def _measure(
         n_selected=n_selected,
         n_train=len(prepared.train) + n_selected,
         n_truncated=result.n_truncated,
+        n_unknown=result.n_unknown,
         trainable_parameters=regressor.parameters().trainable,
         seconds=result.seconds,
         best_epoch=result.best_epoch,

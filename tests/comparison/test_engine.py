@@ -161,7 +161,12 @@ def test_other_settings_data_or_choices_are_computed_anew(world: World, store: S
     assert not run(changed, store).cells[0].reused
     frame = pd.read_csv(world.primary)
     frame.to_csv(world.primary, index=False, lineterminator="\r\n")
-    assert not run(world.settings(controls=False, selections=("none",)), store).cells[0].reused
+    written_otherwise = run(world.settings(controls=False, selections=("none",)), store)
+    assert written_otherwise.cells[0].reused, "the same molecules and labels are the same data"
+    frame.loc[prepare(world.settings().data).split.train[0], "logd"] += 0.5
+    frame.to_csv(world.primary, index=False)
+    other_label = run(world.settings(controls=False, selections=("none",)), store)
+    assert not other_label.cells[0].reused
 
 
 def test_without_a_secondary_set_there_is_nothing_to_choose(world: World, store: Store) -> None:

@@ -36,6 +36,9 @@ LORA_SHAPES = {
     "attention.self.query": (D, D),
     "attention.self.key": (D, D),
     "attention.self.value": (D, D),
+    "attention.output.dense": (D, D),
+    "intermediate.dense": (D, F),
+    "output.dense": (F, D),
 }
 """Inputs and outputs of the linear maps that LoRA sits on (Hu et al. 2022 adapt attention only)."""
 IA3_SIZES = {"attention.self.key": D, "attention.self.value": D, "output.dense": F}

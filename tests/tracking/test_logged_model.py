@@ -116,14 +116,18 @@ def test_model_shows_the_numbers_of_its_run(store: Store, logged: str) -> None:
     assert str(model.status) == "READY"
 
 
+def files_below(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+
+
 def test_champion_is_the_very_folder_that_was_logged(
     store: Store, logged: str, saved_regressor: Path
 ) -> None:
     run_id = store.client().get_logged_model(logged.removeprefix("models:/")).source_run_id
     promote_champion(store, run_id, logged, "m", metric_value=0.7, scope="s")
     folder = regressor_folder(store, "models:/m@champion")
-    names = {path.name for path in saved_regressor.iterdir()}
-    assert {path.name for path in folder.iterdir()} == names
+    names = files_below(saved_regressor)
+    assert files_below(folder) == names
     for name in names:
         assert (folder / name).read_bytes() == (saved_regressor / name).read_bytes()
 
