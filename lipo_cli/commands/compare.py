@@ -127,11 +127,11 @@ def compare(
     settings = build(CompareSettings, tune.file_layer(config, CompareSettings), flags)
     prepared = prepare(settings.data)
     settings = resolved(settings, prepared)
-    announce(prepared)
+    sound = announce(prepared)
     if dry_run:
         show_plan(settings, prepared, as_json=as_json)
         return
-    report = _run(settings, prepared, store, out, as_json=as_json)
+    report = _run(settings, prepared, store, out, sound=sound, as_json=as_json)
     if failed := sum(cell["status"] == "failed" for cell in report["cells"]):
         raise PartialFailure(
             f"{failed} of {len(report['cells'])} cells failed",
@@ -140,7 +140,13 @@ def compare(
 
 
 def _run(
-    settings: CompareSettings, prepared: Prepared, root: Path, out: Path | None, *, as_json: bool
+    settings: CompareSettings,
+    prepared: Prepared,
+    root: Path,
+    out: Path | None,
+    *,
+    sound: bool,
+    as_json: bool,
 ) -> dict[str, Any]:
     from lipo_cli.commands.compare_output import as_dict, show_result, write_result
     from lipo_cli.commands.compare_view import CompareView
@@ -158,7 +164,7 @@ def _run(
         ledger.record("comparison", name, fingerprint, settings, tags) as record,
         CompareView(settings.training.epochs) as view,
     ):
-        result = compare(settings, prepared, ledger, view)
+        result = compare(settings, prepared, ledger, view, pool_is_sound=sound)
         result.run_id = record.run_id
         folder = out or results_folder(store, fingerprint)
         paths = write_result(result, settings, folder)
@@ -175,6 +181,8 @@ def _run(
         emit_json(report)
     else:
         show_result(result, settings)
+    if not sound:
+        say("the secondary set failed its audit: no model trained on any of it becomes champion")
     say(f"tables, figures and settings: {folder}")
     say(f"in MLflow: experiment {settings.experiment}, run {record.run_id} (`lipo ui`)")
     return report

@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from lipo_cli.comparison.prepare import Prepared
 
 
-def announce(prepared: Prepared, *, primary_only: bool = False) -> None:
-    """Says on stderr which dataset is used, its split, its overlap and its audit in one line."""
+def announce(prepared: Prepared, *, primary_only: bool = False) -> bool:
+    """Says on stderr which dataset is used, its split, its overlap and its audit in one line.
+
+    Returns:
+        False when the audit of the secondary set failed, True otherwise.
+    """
     from lipo_cli.chem.audit import audit_secondary
 
     dataset, split = prepared.dataset, prepared.split
@@ -36,7 +40,7 @@ def announce(prepared: Prepared, *, primary_only: bool = False) -> None:
         f"{len(split.test):,} test"
     )
     if pool is None:
-        return
+        return True
     say(pool.overlap.sentence())
     if pool.table.label_column != primary.label_column:
         say(
@@ -45,3 +49,4 @@ def announce(prepared: Prepared, *, primary_only: bool = False) -> None:
         )
     report = audit_secondary(pool.table, primary, split)
     (say if report.level == "ok" else warn)(report.one_line)
+    return report.level != "fail"

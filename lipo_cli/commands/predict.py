@@ -56,6 +56,8 @@ def predict(
     from lipo_cli.commands.console import RichProgress, emit_json, say
     from lipo_cli.commands.predict_io import MoleculeFile, output
 
+    if out is not None and out.exists() and out.resolve() == file.resolve():
+        raise SettingsError("is the file that is read", where=f"--out {out}", hint="name another")
     molecules = MoleculeFile(file, smiles_column)
     if column in molecules.header:
         raise SettingsError(

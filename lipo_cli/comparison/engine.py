@@ -95,7 +95,12 @@ class Comparison:
 
 
 def compare(
-    settings: CompareSettings, prepared: Prepared, ledger: Ledger, view: View
+    settings: CompareSettings,
+    prepared: Prepared,
+    ledger: Ledger,
+    view: View,
+    *,
+    pool_is_sound: bool = True,
 ) -> Comparison:
     """Runs a comparison, or what is left of it.
 
@@ -104,6 +109,8 @@ def compare(
         prepared: The data, as `prepare(settings.data)` gave it.
         ledger: Where results are kept and found again; the comparison's own record is open.
         view: Told of everything.
+        pool_is_sound: False when the audit of the secondary set failed: no cell trained on any of
+            it then becomes champion.
 
     Returns:
         The result; a failed cell is in it and does not stop the others.
@@ -144,7 +151,7 @@ def compare(
     ]
     summary = summarise(results)
     chosen = {c.name: c.rows(scores, n_pool, plan.seeds[0]) for c in plan.choices if n_pool}
-    best = pick_champion(results, summary)
+    best = pick_champion(results, summary, pool_is_sound=pool_is_sound)
     return Comparison(
         prepared=prepared,
         cells=results,

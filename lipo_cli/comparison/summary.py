@@ -147,9 +147,20 @@ def selection_overlaps(chosen: dict[str, np.ndarray]) -> list[Overlap]:
     ]
 
 
-def pick_champion(cells: Sequence[CellResult], summary: Sequence[SummaryRow]) -> CellResult | None:
-    """Picks the champion on validation alone: the best mean over seeds, then its best seed."""
-    rows = [row for row in summary if row.val_rmse is not None]
+def pick_champion(
+    cells: Sequence[CellResult], summary: Sequence[SummaryRow], *, pool_is_sound: bool = True
+) -> CellResult | None:
+    """Picks the champion on validation alone: the best mean over seeds, then its best seed.
+
+    Args:
+        cells: The cells.
+        summary: Their summary.
+        pool_is_sound: False when the audit of the secondary set failed: its labels may be computed
+            from validation labels, so that no cell trained on any of it may win.
+    """
+    rows = [
+        row for row in summary if row.val_rmse is not None and (pool_is_sound or not row.n_selected)
+    ]
     if not rows:
         return None
     best = min(rows, key=lambda row: row.val_rmse if row.val_rmse is not None else np.inf)

@@ -57,6 +57,15 @@ def test_columns_and_order_are_kept(
     assert captured.err == "3 molecules predicted by x\n"
 
 
+def test_the_file_that_is_read_is_not_written_over(
+    table: Path, regressor: Carbons, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = table.read_bytes()
+    assert main(["predict", str(table), "--model", "x", "--out", str(table)]) == 2
+    assert table.read_bytes() == before
+    assert "is the file that is read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["o.csv", "o.tsv", "o.csv.gz", "o.json"])
 def test_suffix_decides_the_format(
     table: Path, regressor: Carbons, tmp_path: Path, name: str
@@ -154,7 +163,7 @@ def test_header_only_is_an_empty_result(
         (b"", "empty"),
         (b"id,label\n1,2\n", "no SMILES column"),
         (b"smiles,n\nCC\xe9,1\n", "UTF-8"),
-        (gzip.compress(b"smiles\nCCO\n" * 1000)[:-20], "cut short"),
+        (gzip.compress(b"smiles\nCCO\n" * 1000, mtime=0)[:-20], "cut short"),
         (b"smiles\n" + b"C" * 2000 + b"\n", "2,000 characters"),
         (b"smiles,prediction\nC,1\n", "has a column 'prediction' already"),
     ],

@@ -94,6 +94,16 @@ def test_the_best_mean_wins_over_the_best_single_seed():
     assert champion.selection == "all"
 
 
+def test_a_secondary_set_that_failed_its_audit_makes_no_champion():
+    """Labels computed from validation labels win on validation: that must not count."""
+    none = CellResult("none", "lora", 0, "control", "finished", n_selected=0, val_rmse=0.7)
+    leaked = CellResult("all", "lora", 0, "control", "finished", n_selected=9, val_rmse=0.1)
+    cells = [none, leaked]
+    assert pick_champion(cells, summarise(cells)) is leaked
+    assert pick_champion(cells, summarise(cells), pool_is_sound=False) is none
+    assert pick_champion([leaked], summarise([leaked]), pool_is_sound=False) is None
+
+
 def test_no_champion_when_everything_failed():
     cells = [CellResult("none", "lora", 0, "control", "failed", error="diverged")]
     assert pick_champion(cells, summarise(cells)) is None
