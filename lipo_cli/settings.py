@@ -162,6 +162,8 @@ class FinetuneSettings(Settings):
     data: DataSettings = DataSettings()
     training: TrainingSettings = TrainingSettings()
     peft: Peft = "full"
+    selection: str | None = None
+    """A file that `lipo select` wrote: its chosen rows join primary train."""
     seed: Seed = 0
     experiment: str = "lipo"
 
@@ -198,7 +200,7 @@ class CompareSettings(Settings):
 
 
 class PretrainSettings(Settings):
-    """`lipo pretrain`: masked language modelling. None means the default of the task."""
+    """`lipo pretrain`: masked tokens and descriptors. None means the default of the task."""
 
     corpus: str | None = None
     """A file of SMILES: one per line, or a CSV/TSV column; may be .gz."""
@@ -213,6 +215,14 @@ class PretrainSettings(Settings):
     model: str | None = None
     """Continue from this checkpoint with its tokenizer; None: random weights of `size`."""
     size: Literal["tiny", "small", "base", "xl"] = "small"
+    limit: int | None = Field(default=None, ge=2)
+    """Read this many lines of the corpus only; None: all."""
+    objective: Literal["mlm", "descriptors", "both"] | None = None
+    """Masked tokens, RDKit descriptors, or both; None: both, and `mlm` with `adapt`."""
+    descriptor_weight: float = Field(default=3.0, gt=0)
+    """Weight of the mean descriptor loss beside the mean token loss."""
+    clean: float = Field(default=0.5, ge=0, lt=1)
+    """With both objectives: share of molecules shown whole, for the descriptors alone."""
     mask: float = Field(default=0.2, gt=0, lt=1)
     """Share of a molecule's tokens to predict: 80 % masked, 10 % replaced, 10 % kept."""
     randomise: float = Field(default=0.5, ge=0, le=1)

@@ -1,4 +1,4 @@
-"""`lipo pretrain`: masked-token pretraining of a model, from nothing or from a checkpoint."""
+"""`lipo pretrain`: pretraining of a model, from nothing or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -37,6 +37,10 @@ def pretrain(
     split_seed: opt.SplitSeedOption = None,
     fractions: opt.FractionsOption = None,
     split_file: opt.SplitFileOption = None,
+    limit: pre.Limit = None,
+    objective: pre.Objective = None,
+    descriptor_weight: pre.DescriptorWeight = None,
+    clean: pre.Clean = None,
     mask: pre.Mask = None,
     randomise: pre.Randomise = None,
     epochs: pre.Epochs = None,
@@ -61,7 +65,7 @@ def pretrain(
     store: opt.StoreOption = opt.DEFAULT_STORE,
     as_json: opt.JsonOption = False,
 ) -> None:
-    """Pretrain a model on masked tokens, or adapt one to a dataset's molecules.
+    """Pretrain a model on masked tokens and descriptors, or adapt one to a dataset's molecules.
 
     The folder holds a checkpoint that `--model` takes everywhere. A run that was stopped or killed
     goes on from its last checkpoint when the same command is given again.
@@ -80,6 +84,10 @@ def pretrain(
         size=size,
         exclude=[str(each) for each in exclude] if exclude else None,
         validation=validation,
+        limit=limit,
+        objective=objective,
+        descriptor_weight=descriptor_weight,
+        clean=clean,
         mask=mask,
         randomise=randomise,
         epochs=epochs,
@@ -187,15 +195,16 @@ def _open_run(stack: ExitStack, settings: PretrainSettings, out: Path, root: Pat
 
 
 def _log_result(run: RunHandle, result: PretrainResult) -> None:
-    run.metrics(
-        {
-            "final_val_loss": result.val_loss,
-            "final_val_accuracy": result.val_accuracy,
-            "unigram_loss": result.unigram_loss,
-            "n_train": result.n_train,
-            "n_parameters": result.n_parameters,
-        }
-    )
+    values = {
+        "final_val_loss": result.val_loss,
+        "final_val_accuracy": result.val_accuracy,
+        "unigram_loss": result.unigram_loss,
+        "final_val_descriptor_loss": result.val_descriptor_loss,
+        "final_val_descriptor_r2": result.val_descriptor_r2,
+        "n_train": result.n_train,
+        "n_parameters": result.n_parameters,
+    }
+    run.metrics({name: value for name, value in values.items() if value is not None})
     run.tag("status", result.status)
     run.figure(result.folder / "training.png")
     run.file(result.folder / "pretrain.json")
@@ -223,17 +232,21 @@ def _show(result: PretrainResult, *, as_json: bool) -> None:
     if as_json:
         emit_json(result.as_dict())
         return
-    stdout.print(
-        f"masked-token loss {result.val_loss:.4f} (token frequencies alone: "
-        f"{result.unigram_loss:.4f}), {100 * result.val_accuracy:.1f} % right, on "
-        f"{result.n_validation:,} held-out molecules",
-        soft_wrap=True,
-    )
     before = result.history[0]
-    stdout.print(
-        f"before training: {before['val_loss']:.4f}, {100 * before['val_accuracy']:.1f} %",
-        soft_wrap=True,
-    )
+    if result.val_loss is not None and result.val_accuracy is not None:
+        stdout.print(
+            f"masked-token loss {result.val_loss:.4f} (before training {before['val_loss']:.4f}, "
+            f"token frequencies alone {result.unigram_loss:.4f}), "
+            f"{100 * result.val_accuracy:.1f} % right, on {result.n_validation:,} held-out "
+            "molecules",
+            soft_wrap=True,
+        )
+    if result.val_descriptor_loss is not None:
+        stdout.print(
+            f"descriptor loss {result.val_descriptor_loss:.4f} (before training "
+            f"{before['val_descriptor_loss']:.4f}), mean R2 {result.val_descriptor_r2:.3f}",
+            soft_wrap=True,
+        )
     stdout.print(
         f"{result.n_views:,} views of {result.n_train:,} molecules in {result.seconds:,.0f} s "
         f"({result.n_views / max(result.seconds, 1e-9):,.0f}/s), "

@@ -63,6 +63,34 @@ Validation = Annotated[
         rich_help_panel=_DATA,
     ),
 ]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", help="Read this many lines only.", rich_help_panel=_DATA),
+]
+Objective = Annotated[
+    Literal["mlm", "descriptors", "both"] | None,
+    typer.Option(
+        "--objective",
+        help="Masked tokens, RDKit descriptors, or both.  \\[default: both; with --adapt: mlm]",
+        rich_help_panel=_TRAINING,
+    ),
+]
+DescriptorWeight = Annotated[
+    float | None,
+    typer.Option(
+        "--descriptor-weight",
+        help="Weight of the descriptor loss.  \\[default: 3]",
+        rich_help_panel=_TRAINING,
+    ),
+]
+Clean = Annotated[
+    float | None,
+    typer.Option(
+        "--clean",
+        help="With both: share of molecules shown whole.  \\[default: 0.5]",
+        rich_help_panel=_TRAINING,
+    ),
+]
 Mask = Annotated[
     float | None,
     typer.Option(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from lipo_cli.model.modeling import MolformerForMaskedLM
 from lipo_cli.model.precision import autocast
@@ -15,42 +16,36 @@ from lipo_cli.training.corpus import Corpus
 from lipo_cli.training.masking import IGNORED, MaskedBatch, MaskingSpec
 
 
-def masked_lm(
-    model: MolformerForMaskedLM, batch: MaskedBatch, device: torch.device, precision: str
+def encode(
+    model: MolformerForMaskedLM, batch: MaskedBatch, device: torch.device
+) -> BaseModelOutputWithPooling:
+    """Returns the encoder's output for a batch, padding masked."""
+    ids = torch.from_numpy(batch.input_ids).to(device)
+    places = torch.arange(ids.shape[1], device=device)
+    mask = (places < torch.from_numpy(batch.lengths).to(device)[:, None]).to(torch.int64)
+    encoded: BaseModelOutputWithPooling = model.molformer(ids, mask)
+    return encoded
+
+
+def token_loss(
+    model: MolformerForMaskedLM,
+    hidden: Tensor,
+    batch: MaskedBatch,
+    device: torch.device,
+    precision: str,
 ) -> tuple[Tensor, Tensor]:
     """Returns the summed cross-entropy (nats) of a batch's asked tokens, and how many are right.
 
     The LM head sees a fixed number of places per batch shape, and never the whole batch.
     """
-    ids = torch.from_numpy(batch.input_ids).to(device)
-    places = torch.arange(ids.shape[1], device=device)
-    mask = (places < torch.from_numpy(batch.lengths).to(device)[:, None]).to(torch.int64)
     slots = torch.from_numpy(batch.slots).to(device)
     labels = torch.from_numpy(batch.labels).to(device)
     with autocast(device, precision):
-        hidden = model.molformer(ids, mask).last_hidden_state
         logits = model.lm_head(hidden.flatten(0, 1).index_select(0, slots))
     loss = nn.functional.cross_entropy(
         logits.float(), labels, ignore_index=IGNORED, reduction="sum"
     )
     return loss, (logits.argmax(dim=-1) == labels).sum()
-
-
-@torch.inference_mode()
-def evaluate(
-    model: MolformerForMaskedLM,
-    batches: Sequence[MaskedBatch],
-    device: torch.device,
-    precision: str,
-) -> tuple[float, float]:
-    """Returns the mean cross-entropy (nats) and the accuracy over the asked tokens of batches."""
-    was_training = model.training
-    model.eval()
-    losses = [masked_lm(model, batch, device, precision) for batch in batches]
-    model.train(was_training)
-    n_asked = max(1, sum(batch.n_asked for batch in batches))
-    loss = sum(float(each) for each, _ in losses) / n_asked
-    return loss, sum(int(right) for _, right in losses) / n_asked
 
 
 def unigram_loss(corpus: Corpus, batches: Sequence[MaskedBatch], spec: MaskingSpec) -> float:

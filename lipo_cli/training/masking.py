@@ -41,6 +41,7 @@ class MaskingSpec:
         vocabulary: Token -> id, special tokens included.
         bos: Id of `<bos>`; the next four are those of their tokens.
         share: Share of tokens to predict.
+        clean: Share of molecules in which nothing is hidden.
         randomise: Share of molecules written as a random SMILES.
         max_length: Longest sequence in tokens; a random SMILES that is longer is not used.
         batch_size: Molecules per batch.
@@ -55,6 +56,7 @@ class MaskingSpec:
     mask: int
     unk: int
     share: float
+    clean: float
     randomise: float
     max_length: int
     batch_size: int
@@ -151,7 +153,7 @@ def hide(
     spec: MaskingSpec,
     rng: np.random.Generator,
 ) -> MaskedBatch:
-    """Pads one batch and hides `share` of each molecule's tokens, at least one."""
+    """Pads one batch and hides `share` of each molecule's tokens, at least one, or none."""
     lengths = np.array([len(row) for row in ids], dtype=np.int64)
     length = -(-int(lengths.max()) // spec.pad_multiple) * spec.pad_multiple
     inputs = np.full((len(ids), length), spec.pad, dtype=np.int64)
@@ -176,10 +178,11 @@ def hide(
 def _choose(
     inputs: NDArray[np.int64], spec: MaskingSpec, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Draws the places to predict: an exact share of each row's ordinary tokens."""
+    """Draws the places to predict: an exact share of the ordinary tokens of rows not clean."""
     ordinary = ~np.isin(inputs, spec.special)
     n_ordinary = ordinary.sum(axis=1)
-    wanted = np.where(n_ordinary > 0, np.maximum(1, np.rint(spec.share * n_ordinary)), 0)
+    asked = (n_ordinary > 0) & (rng.random(len(inputs)) >= spec.clean)
+    wanted = np.where(asked, np.maximum(1, np.rint(spec.share * n_ordinary)), 0)
     keys = np.where(ordinary, rng.random(inputs.shape), 2.0)
     rank = np.empty_like(inputs)
     np.put_along_axis(

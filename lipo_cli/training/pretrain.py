@@ -1,16 +1,17 @@
-"""Pretraining on masked tokens: from a file of SMILES, or a dataset, to a checkpoint folder."""
+"""Pretraining: from a file of SMILES, or a dataset, to a checkpoint folder."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lipo_cli.chem.descriptors import DESCRIPTORS
 from lipo_cli.errors import DataError
 from lipo_cli.model.base import Base, resolve_base, sha256_of
 from lipo_cli.model.precision import pick_device
@@ -18,8 +19,10 @@ from lipo_cli.model.tokenizer import MolformerTokenizer, load_tokenizer
 from lipo_cli.progress import Progress, SilentProgress
 from lipo_cli.settings import PretrainSettings
 from lipo_cli.training.corpus import Corpus, CorpusReport, gather_corpus
+from lipo_cli.training.descriptor_targets import DescriptorTargets, descriptor_targets
 from lipo_cli.training.masked_lm import unigram_loss
 from lipo_cli.training.masking import MaskedBatch, MaskingSpec, held_out_batches
+from lipo_cli.training.objectives import HeldOut, Objective
 from lipo_cli.training.pretrain_figure import draw_curve
 from lipo_cli.training.pretrain_folder import PretrainFolder
 from lipo_cli.training.pretrain_loop import Course, Trainer
@@ -29,6 +32,7 @@ from lipo_cli.training.pretrain_model import (
     learning_rate_of,
     longest,
     masking_spec,
+    objective_of,
     starting_model,
     tokenizer_of,
 )
@@ -38,9 +42,11 @@ from lipo_cli.training.stop_request import StopRequest
 from lipo_cli.training.views import Positions, Views, hold_out
 from lipo_cli.training.workers import usable_cores
 
-FORMAT = 1
+FORMAT = 2
 ADAPT_EPOCHS, ADAPT_BATCH = 10, 32
 EPOCHS, BATCH = 1, 128
+_OPENING = 4_000
+"""Molecules on which the descriptor head starts, in closed form."""
 # What may change between two parts of a run, or is told by a checksum instead of a path.
 _NOT_IDENTITY = {
     "corpus",
@@ -77,6 +83,7 @@ def run_identity(settings: PretrainSettings, source: Source, base: Base | None) 
         "learning_rate": learning_rate_of(settings),
         "batch_size": _batch_size(settings),
         "epochs": None if settings.steps else _epochs(settings),
+        "objective": objective_of(settings),
     }
     if base is not None:
         chosen.pop("size")
@@ -129,9 +136,13 @@ def pretrain(
         if prepared.start.new_head:
             notes.append("the checkpoint has no LM head: it starts from random weights")
         on_corpus(corpus.report, notes)
-        trainer = _trainer(settings, corpus, prepared)
-        if (found := folder.read_state()) is not None:
+        found = folder.read_state()
+        targets = _targets(settings, corpus, prepared.train, folder, listener, stop)
+        trainer = _trainer(settings, corpus, prepared, targets)
+        if found is not None:
             trainer.restore(found)
+        else:
+            trainer.objective.start_head(trainer.model, prepared.opening)
         total = trainer.course.steps * settings.accumulate * prepared.spec.batch_size
         listener.start("pretraining", total, "molecules")
         listener.advance(trainer.state.n_views)
@@ -154,7 +165,8 @@ class _Prepared:
     start: Start
     spec: MaskingSpec
     train: Positions
-    held_out: list[MaskedBatch]
+    held_out: HeldOut
+    opening: list[MaskedBatch]
     n_validation: int
     n_unknown: int
 
@@ -193,11 +205,21 @@ def _prepare(
     tokenizer = _tokenizer(settings, corpus, base, folder)
     spec = masking_spec(settings, tokenizer, longest(settings, base), _batch_size(settings))
     train, validation = hold_out(len(corpus), settings.validation, settings.seed)
-    held_out = held_out_batches([corpus.smiles(i) for i in validation.tolist()], validation, spec)
+
+    def shown(positions: Positions, clean: float) -> list[MaskedBatch]:
+        smiles = [corpus.smiles(i) for i in positions.tolist()]
+        return held_out_batches(smiles, positions, replace(spec, clean=clean))
+
+    objective = objective_of(settings)
+    held_out = HeldOut(
+        masked=[] if objective == "descriptors" else shown(validation, 0.0),
+        clean=[] if objective == "mlm" else shown(validation, 1.0),
+    )
+    opening = [] if objective == "mlm" else shown(train[:: max(1, len(train) // _OPENING)], 1.0)
     strange = np.array([t not in spec.vocabulary for t in corpus.tokens], dtype=bool)
     n_unknown = int(np.add.reduceat(strange[corpus.flat], corpus.offsets[:-1]).astype(bool).sum())
     start = starting_model(settings, tokenizer, base)
-    return _Prepared(start, spec, train, held_out, len(validation), n_unknown)
+    return _Prepared(start, spec, train, held_out, opening, len(validation), n_unknown)
 
 
 def _tokenizer(
@@ -214,7 +236,28 @@ def _tokenizer(
     return tokenizer
 
 
-def _trainer(settings: PretrainSettings, corpus: Corpus, prepared: _Prepared) -> Trainer:
+def _targets(
+    settings: PretrainSettings,
+    corpus: Corpus,
+    train: Positions,
+    folder: PretrainFolder,
+    progress: Progress,
+    stop: StopRequest,
+) -> DescriptorTargets | None:
+    if objective_of(settings) == "mlm":
+        return None
+    workers = usable_cores() if settings.workers is None else settings.workers
+    return descriptor_targets(
+        corpus, train, folder.state_folder, workers=workers, progress=progress, check=stop.check
+    )
+
+
+def _trainer(
+    settings: PretrainSettings,
+    corpus: Corpus,
+    prepared: _Prepared,
+    targets: DescriptorTargets | None,
+) -> Trainer:
     device = pick_device(settings.device)
     workers = settings.workers
     if workers is None or device.type == "cpu":
@@ -222,7 +265,17 @@ def _trainer(settings: PretrainSettings, corpus: Corpus, prepared: _Prepared) ->
         workers = max(1, usable_cores() - 1) if device.type != "cpu" else 0
     views = Views(corpus, prepared.train, prepared.spec, workers)
     course = Course.of(settings, _epochs(settings), views.n_batches, learning_rate_of(settings))
-    return Trainer(prepared.start.model, views, prepared.held_out, settings, course, device)
+    objective = Objective(
+        prepared.start.model,
+        tokens=objective_of(settings) != "descriptors",
+        targets=targets,
+        weight=settings.descriptor_weight,
+        device=device,
+        precision=settings.precision,
+    )
+    return Trainer(
+        prepared.start.model, views, prepared.held_out, objective, settings, course, device
+    )
 
 
 def _conclude(
@@ -236,15 +289,18 @@ def _conclude(
 ) -> PretrainResult:
     """Writes the model and its report; a paused run's model is that of its last step."""
     state = trainer.state
-    last = state.history[-1]
+    last, masked = state.history[-1], prepared.held_out.masked
     result = PretrainResult(
         folder=folder.path,
         status="finished" if finished else "paused",
         steps=state.step,
         total_steps=trainer.course.steps,
-        val_loss=last["val_loss"],
-        val_accuracy=last["val_accuracy"],
-        unigram_loss=unigram_loss(corpus, prepared.held_out, prepared.spec),
+        objective=objective_of(settings),
+        val_loss=last.get("val_loss"),
+        val_accuracy=last.get("val_accuracy"),
+        unigram_loss=unigram_loss(corpus, masked, prepared.spec) if masked else None,
+        val_descriptor_loss=last.get("val_descriptor_loss"),
+        val_descriptor_r2=last.get("val_descriptor_r2"),
         n_train=len(prepared.train),
         n_validation=prepared.n_validation,
         n_views=state.n_views,
@@ -258,7 +314,9 @@ def _conclude(
     export(trainer.model, prepared.start.tokenizer, folder.path, half=settings.half)
     write_history(state.history, folder.path / "history.csv")
     draw_curve(state.history, result.unigram_loss, folder.path / "training.png")
+    clean = prepared.held_out.clean
     report = result.as_dict() | {
+        "descriptor_r2": _descriptor_r2(trainer, clean) if clean else None,
         "identity": identity,
         "settings": settings.model_dump(mode="json"),
         "learning_rate": trainer.course.peak,
@@ -268,3 +326,13 @@ def _conclude(
     report.pop("folder")
     folder.finish(report, finished=finished)
     return result
+
+
+def _descriptor_r2(trainer: Trainer, clean: Sequence[MaskedBatch]) -> dict[str, float | None]:
+    """Returns R2 by descriptor; None where it does not vary among the held-out molecules."""
+    trainer.model.eval()
+    _, r2 = trainer.objective.descriptor_scores(trainer.model, clean)
+    return {
+        name: round(value, 4) if math.isfinite(value) else None
+        for name, value in zip(DESCRIPTORS, r2.tolist(), strict=True)
+    }

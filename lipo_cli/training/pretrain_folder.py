@@ -39,20 +39,26 @@ class PretrainState:
         history: Rows of the curve so far.
         loss_sum: Summed cross-entropy since the last row, in nats.
         n_asked: Tokens asked since the last row.
+        descriptor_sum: Summed descriptor loss since the last row.
+        n_descriptors: Descriptors asked since the last row.
         n_views: Molecules seen in all.
         seconds: Time spent training in all.
         model: Weights and buffers.
         optimizer: The optimiser's state.
+        head: Weights of the descriptor head; empty where there is none.
     """
 
     step: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     loss_sum: float = 0.0
     n_asked: int = 0
+    descriptor_sum: float = 0.0
+    n_descriptors: int = 0
     n_views: int = 0
     seconds: float = 0.0
     model: dict[str, torch.Tensor] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
+    head: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
 class PretrainFolder:

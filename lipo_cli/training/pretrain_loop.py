@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lipo_cli.errors import Interrupted, TrainingError
 from lipo_cli.model.modeling import MolformerForMaskedLM
 from lipo_cli.progress import Progress
 from lipo_cli.settings import PretrainSettings
-from lipo_cli.training.masked_lm import evaluate, masked_lm
 from lipo_cli.training.masking import DROPOUT, MaskedBatch, stream
+from lipo_cli.training.objectives import HeldOut, Objective, Sums
 from lipo_cli.training.pretrain_folder import PretrainState
 from lipo_cli.training.stop_request import StopRequest
 from lipo_cli.training.views import Views
@@ -75,27 +75,37 @@ class Trainer:
         self,
         model: MolformerForMaskedLM,
         views: Views,
-        held_out: Sequence[MaskedBatch],
+        held_out: HeldOut,
+        objective: Objective,
         settings: PretrainSettings,
         course: Course,
         device: torch.device,
     ) -> None:
         self.model = model.to(device)
+        self.objective = objective
         self.course = course
         self.state = PretrainState()
         self._views = views
         self._held_out = held_out
         self._settings = settings
         self._device = device
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        if objective.head is not None:
+            self._parameters += list(objective.head.parameters())
         self._optimizer = torch.optim.AdamW(
-            _groups(model, settings.weight_decay), lr=course.peak, betas=BETAS, fused=True
+            _groups(self._parameters, settings.weight_decay),
+            lr=course.peak,
+            betas=BETAS,
+            fused=True,
         )
-        self._unread: list[tuple[Tensor, int]] = []
+        self._unread: list[Sums] = []
 
     def restore(self, state: PretrainState) -> None:
         """Goes back to a checkpoint."""
         self.model.load_state_dict(state.model)
         self._optimizer.load_state_dict(state.optimizer)
+        if self.objective.head is not None:
+            self.objective.head.load_state_dict(state.head)
         self.state = state
 
     def run(
@@ -155,19 +165,20 @@ class Trainer:
 
     def _step(self, batches: Iterator[MaskedBatch], progress: Progress) -> None:
         """One optimiser step over `accumulate` batches, each token weighing the same."""
-        state = self.state
+        state, objective = self.state, self.objective
         micro = [next(batches) for _ in range(self._settings.accumulate)]
-        n_asked = max(1, sum(batch.n_asked for batch in micro))
+        n_asked = sum(batch.n_asked for batch in micro)
+        n_descriptors = sum(objective.n_descriptors(batch) for batch in micro)
         for group in self._optimizer.param_groups:
             group["lr"] = self.course.learning_rate(state.step)
         self._optimizer.zero_grad(set_to_none=True)
         for i, batch in enumerate(micro):
             place = stream(self._settings.seed, DROPOUT, state.step, i)
             torch.manual_seed(int(place.integers(2**62)))
-            loss, _ = masked_lm(self.model, batch, self._device, self._settings.precision)
-            (loss / n_asked).backward()
-            self._unread.append((loss.detach(), batch.n_asked))
-        nn.utils.clip_grad_norm_(self.model.parameters(), MAX_GRADIENT_NORM)
+            sums = objective.sums(self.model, batch)
+            objective.loss(sums, n_asked, n_descriptors).backward()
+            self._unread.append(sums.detached())
+        nn.utils.clip_grad_norm_(self._parameters, MAX_GRADIENT_NORM)
         self._optimizer.step()
         state.step += 1
         n_views = sum(len(batch.rows) for batch in micro)
@@ -177,39 +188,50 @@ class Trainer:
     def _read_losses(self, progress: Progress) -> None:
         if not self._unread:
             return
-        total = sum(float(loss) for loss, _ in self._unread)
-        n_asked = sum(n for _, n in self._unread)
-        self._unread.clear()
-        if not math.isfinite(total):
+        state, unread = self.state, self._unread
+        tokens = sum(float(sums.tokens) for sums in unread)
+        descriptors = sum(float(sums.descriptors) for sums in unread)
+        n_asked = sum(sums.n_tokens for sums in unread)
+        n_descriptors = sum(sums.n_descriptors for sums in unread)
+        self._unread = []
+        if not math.isfinite(tokens + descriptors):
             raise TrainingError(
-                f"the loss became {total} by step {self.state.step}",
-                where=f"learning rate {self.course.learning_rate(self.state.step - 1):g}",
+                f"the loss became {tokens + descriptors} by step {state.step}",
+                where=f"learning rate {self.course.learning_rate(state.step - 1):g}",
                 hint="lower --learning-rate, or use --precision float32",
             )
-        self.state.loss_sum += total
-        self.state.n_asked += n_asked
-        progress.advance(0, step=self.state.step, loss=total / max(1, n_asked))
+        state.loss_sum += tokens
+        state.n_asked += n_asked
+        state.descriptor_sum += descriptors
+        state.n_descriptors += n_descriptors
+        shown: dict[str, float] = {}
+        if n_asked:
+            shown["loss"] = tokens / n_asked
+        if n_descriptors:
+            shown["descriptors"] = descriptors / n_descriptors
+        progress.advance(0, step=state.step, **shown)
 
     def _row(self, on_row: Callable[[dict[str, float]], None], started: float) -> None:
         state = self.state
-        val_loss, val_accuracy = evaluate(
-            self.model, self._held_out, self._device, self._settings.precision
-        )
-        if not math.isfinite(val_loss):
-            raise TrainingError(f"the held-out loss is {val_loss} at step {state.step}")
+        held_out = self.objective.evaluate(self.model, self._held_out)
+        for name, value in held_out.items():
+            if not math.isfinite(value):
+                raise TrainingError(f"the held-out {name} is {value} at step {state.step}")
         state.seconds += time.monotonic() - started
         row = {
             "step": float(state.step),
             "epoch": state.step * self._settings.accumulate / self._views.n_batches,
             "learning_rate": self.course.learning_rate(max(0, state.step - 1)),
-            "val_loss": val_loss,
-            "val_accuracy": val_accuracy,
+            **held_out,
             "molecules": float(state.n_views),
             "seconds": state.seconds,
         }
         if state.n_asked:
             row["train_loss"] = state.loss_sum / state.n_asked
+        if state.n_descriptors:
+            row["train_descriptor_loss"] = state.descriptor_sum / state.n_descriptors
         state.loss_sum, state.n_asked = 0.0, 0
+        state.descriptor_sum, state.n_descriptors = 0.0, 0
         state.history.append(row)
         on_row(row)
 
@@ -217,12 +239,13 @@ class Trainer:
         self._read_losses(progress)
         self.state.model = self.model.state_dict()
         self.state.optimizer = self._optimizer.state_dict()
+        if self.objective.head is not None:
+            self.state.head = self.objective.head.state_dict()
         save(self.state)
 
 
-def _groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def _groups(parameters: Sequence[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
     """Spares biases and LayerNorms from weight decay."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
     return [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},

@@ -76,6 +76,11 @@ class Start:
     new_head: bool
 
 
+def objective_of(settings: PretrainSettings) -> str:
+    """Returns what is learned: both objectives, or masked tokens alone with `adapt`."""
+    return settings.objective or ("mlm" if settings.adapt else "both")
+
+
 def learning_rate_of(settings: PretrainSettings) -> float:
     """Returns the learning rate of the settings, or the default of what is trained."""
     if settings.learning_rate is not None:
@@ -140,6 +145,8 @@ def masking_spec(
 ) -> MaskingSpec:
     """Returns how this tokenizer's molecules become masked batches."""
     vocabulary: dict[str, int] = tokenizer.get_vocab()
+    objective = objective_of(settings)
+    clean = {"mlm": 0.0, "both": settings.clean, "descriptors": 1.0}[objective]
     return MaskingSpec(
         vocabulary=vocabulary,
         bos=tokenizer.bos_token_id,
@@ -148,6 +155,7 @@ def masking_spec(
         mask=tokenizer.mask_token_id,
         unk=vocabulary.get("<unk>", -1),
         share=settings.mask,
+        clean=clean,
         randomise=settings.randomise,
         max_length=max_length,
         batch_size=batch_size,

@@ -23,6 +23,9 @@ COLUMNS = (
     "train_loss",
     "val_loss",
     "val_accuracy",
+    "train_descriptor_loss",
+    "val_descriptor_loss",
+    "val_descriptor_r2",
     "molecules",
     "seconds",
 )
@@ -36,9 +39,12 @@ class PretrainResult:
         folder: Holds the checkpoint, `history.csv`, `pretrain.json` and `training.png`.
         status: `finished`, or `paused` when `max_minutes` ran out.
         steps: Optimiser steps done, of `total_steps`.
+        objective: `mlm`, `descriptors` or `both`; figures of what was not asked are None.
         val_loss: Held-out masked-token cross-entropy in nats, fixed masks.
         val_accuracy: Share of held-out masked tokens predicted right.
         unigram_loss: Held-out loss of predicting tokens by their frequency.
+        val_descriptor_loss: Held-out smooth-L1 loss of the standardised descriptors.
+        val_descriptor_r2: Mean R2 over the descriptors that vary.
         n_train: Molecules trained on; `n_validation` were held out.
         n_views: Molecules seen, repeats counted.
         n_parameters: Of the model with its LM head.
@@ -53,9 +59,12 @@ class PretrainResult:
     status: str
     steps: int
     total_steps: int
-    val_loss: float
-    val_accuracy: float
-    unigram_loss: float
+    objective: str
+    val_loss: float | None
+    val_accuracy: float | None
+    unigram_loss: float | None
+    val_descriptor_loss: float | None
+    val_descriptor_r2: float | None
     n_train: int
     n_validation: int
     n_views: int

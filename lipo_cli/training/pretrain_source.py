@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -49,17 +50,17 @@ def source_of(settings: PretrainSettings) -> Source:
         found = adaptation_source(dataset.primary, split, dataset.name)
     else:
         assert settings.corpus is not None  # the settings refuse to be without
-        found = file_source(Path(settings.corpus), settings.smiles_column)
+        found = file_source(Path(settings.corpus), settings.smiles_column, settings.limit)
     return Source(found.name, found.identity | excluded, found.pairs)
 
 
-def file_source(path: Path, smiles_column: str | None) -> Source:
-    """Returns the molecules of a file."""
+def file_source(path: Path, smiles_column: str | None, limit: int | None = None) -> Source:
+    """Returns the molecules of a file, or of its first `limit` lines that hold one."""
     check_is_file(path)
     identity = {"data": file_sha256(path)}
     if is_table(path, smiles_column):
         identity["smiles_column"] = smiles_column or "found by name"
-    return Source(str(path), identity, lambda: read_smiles(path, smiles_column))
+    return Source(str(path), identity, lambda: islice(read_smiles(path, smiles_column), limit))
 
 
 def adaptation_source(primary: MoleculeTable, split: Split, name: str) -> Source:

@@ -27,15 +27,15 @@ from lipo_cli.model.base import load_model, resolve_base
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.model.tokenizer import load_tokenizer
 from lipo_cli.settings import DataSettings, PretrainSettings
-from lipo_cli.training.masked_lm import masked_lm, unigram_loss
+from lipo_cli.training.masked_lm import encode, token_loss, unigram_loss
 from lipo_cli.training.masking import IGNORED, MaskedBatch, held_out_batches
 from lipo_cli.training.pretrain import pretrain
 from lipo_cli.training.pretrain_folder import PretrainFolder
 from lipo_cli.training.pretrain_loop import Course
 from lipo_cli.training.pretrain_source import adaptation_source
-from lipo_cli.training.stop_request import StopRequest
 from tests.fixtures.corpora import regular_molecules, write_lines
 from tests.fixtures.models import tiny_settings
+from tests.fixtures.pretraining import StopAt, assert_same_bits, settings_of, without_seconds
 from tests.training.test_pretrain_masking import corpus_of, spec_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,48 +46,8 @@ def corpus_file(tmp_path: Path) -> Path:
     return write_lines(tmp_path / "corpus.smi", regular_molecules(200))
 
 
-def settings_of(corpus: Path | None, **changes: Any) -> PretrainSettings:
-    fields: dict[str, Any] = {
-        "corpus": None if corpus is None else str(corpus),
-        "size": "tiny",
-        "batch_size": 16,
-        "precision": "float32",
-        "device": "cpu",
-        "steps": 24,
-        "evaluate_every": 8,
-        "checkpoint_every": 5,
-        "dropout": 0.1,
-    }
-    return PretrainSettings(**{**fields, **changes})
-
-
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model.safetensors")
-
-
-def assert_same_bits(a: Path, b: Path) -> None:
-    assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
-
-
-def without_seconds(history: list[dict[str, float]]) -> list[dict[str, float]]:
-    return [{k: v for k, v in row.items() if k != "seconds"} for row in history]
-
-
-class StopAt(StopRequest):
-    """Asks to stop once some steps are done, as a signal would."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self._left = steps
-
-    def __getattribute__(self, name: str) -> Any:
-        if name == "signal_number" and self.__dict__.get("_left") is not None:
-            self._left -= 1
-            return int(signal.SIGTERM) if self._left <= 0 else None
-        return super().__getattribute__(name)
-
-    def check(self) -> None:
-        """Asked while reading, where no step is counted."""
 
 
 # What is computed
@@ -104,7 +64,9 @@ def test_loss_is_that_of_the_whole_model_at_the_asked_places(tiny: Path) -> None
     ids = torch.from_numpy(batch.input_ids)
     mask = (ids != spec.pad).long()
     whole = model(ids, mask, labels=torch.from_numpy(labels.reshape(batch.input_ids.shape)))
-    loss, right = masked_lm(model, batch, torch.device("cpu"), "float32")
+    cpu = torch.device("cpu")
+    hidden = encode(model, batch, cpu).last_hidden_state
+    loss, right = token_loss(model, hidden, batch, cpu, "float32")
     assert loss.item() / batch.n_asked == pytest.approx(whole.loss.item(), rel=1e-5)
     guesses = whole.logits.argmax(-1).reshape(-1).numpy()
     assert int(right) == int((guesses == labels).sum())
@@ -181,7 +143,11 @@ def test_batches_of_a_step_weigh_by_their_tokens(
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     model.load_state_dict(before, strict=False)
-    losses = [masked_lm(model, b, torch.device("cpu"), "float32")[0] for b in batches]
+    cpu = torch.device("cpu")
+    hidden = [encode(model, b, cpu).last_hidden_state for b in batches]
+    losses = [
+        token_loss(model, h, b, cpu, "float32")[0] for h, b in zip(hidden, batches, strict=True)
+    ]
     (sum(losses) / sum(b.n_asked for b in batches)).backward()  # type: ignore[union-attr]
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None

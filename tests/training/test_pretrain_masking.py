@@ -37,6 +37,7 @@ def spec_of(smiles: list[str], **changes: object) -> MaskingSpec:
         "mask": 3,
         "unk": 4,
         "share": 0.2,
+        "clean": 0.0,
         "randomise": 0.0,
         "max_length": 202,
         "batch_size": 8,
@@ -204,3 +205,19 @@ def test_held_out_count(n: int, share: float | None, expected: int) -> None:
     train, held_out = hold_out(n, share, seed=0)
     assert len(held_out) == expected
     assert sorted([*train, *held_out]) == list(range(n))
+
+
+def test_clean_molecules_are_shown_whole_and_the_others_hidden() -> None:
+    smiles = regular_molecules(200)
+    spec = spec_of(smiles, clean=0.5, share=0.3, batch_size=200)
+    batch = held_out_batches(smiles, np.arange(200, dtype=np.int64), spec)[0]
+    asked = batch.labels != IGNORED
+    rows = np.unique(batch.slots[asked] // batch.input_ids.shape[1])
+    assert 70 < len(rows) < 130
+    untouched = np.setdiff1d(np.arange(200), rows)
+    assert not (batch.input_ids[untouched] == spec.mask).any()
+    whole = held_out_batches(
+        smiles, np.arange(200, dtype=np.int64), spec_of(smiles, clean=1.0, batch_size=200)
+    )[0]
+    assert whole.n_asked == 0
+    assert text_of(whole.input_ids[0], spec) == smiles[whole.rows[0]]
