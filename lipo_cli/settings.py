@@ -106,6 +106,10 @@ class TrainingSettings(Settings):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     randomise: float = Field(default=0.5, ge=0, le=1)
     """Share of training molecules written as a random SMILES, anew each epoch."""
+    averaging: float = Field(default=0.99, ge=0, lt=1)
+    """Decay of the moving average of the weights, which is what is validated and kept; 0: none."""
+    tta: int = Field(default=1, ge=1, le=100)
+    """SMILES of a molecule whose predictions are averaged, its canonical one among them."""
     patience: int = Field(default=5, ge=1)
     min_delta: float = Field(default=0.001, ge=0)
     max_length: int = Field(default=202, ge=8)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-
-if TYPE_CHECKING:
-    from lipo_cli.settings import Settings
 
 _PANEL = "Fine-tuning"
 
@@ -52,6 +49,23 @@ Randomise = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+Averaging = Annotated[
+    float | None,
+    typer.Option(
+        "--averaging",
+        help="Decay of the weights' moving average; 0: none. (default: 0.99)",
+        rich_help_panel=_PANEL,
+    ),
+]
+Tta = Annotated[
+    int | None,
+    typer.Option(
+        "--tta",
+        metavar="K",
+        help="SMILES of a molecule averaged at prediction. (default: 1)",
+        rich_help_panel=_PANEL,
+    ),
+]
 MaxLength = Annotated[
     int | None,
     typer.Option(
@@ -84,52 +98,3 @@ ConfigFile = Annotated[
         help="Settings: TOML, or the settings.json saved beside a result. Flags win over it.",
     ),
 ]
-
-
-def training_layer(**flags: Any) -> dict[str, Any]:
-    """Returns the flags that were given, as a layer of `TrainingSettings`."""
-    return {name: value for name, value in flags.items() if value is not None}
-
-
-def file_layer(config: Path | None, settings: type[Settings]) -> dict[str, Any]:
-    """Reads `--config`, or `lipo.toml` of this directory, or nothing.
-
-    `lipo.toml` serves compare, finetune and score: of its tables, a command takes those that it
-    knows. A file named by `--config` is for this command, and must fit it whole.
-
-    Raises:
-        SettingsError: the file is missing or malformed, or has a name that no command knows.
-    """
-    from lipo_cli import settings as all_settings
-    from lipo_cli.errors import SettingsError
-
-    if config is not None:
-        return all_settings.read_settings_file(config)
-    default = Path("lipo.toml")
-    if not default.is_file():
-        return {}
-    content = all_settings.read_settings_file(default)
-    readers = (
-        all_settings.CompareSettings,
-        all_settings.FinetuneSettings,
-        all_settings.ScoreSettings,
-    )
-    known = {name for kind in readers for name in kind.model_fields}
-    if unknown := sorted(content.keys() - known):
-        raise SettingsError(
-            f"no command knows '{unknown[0]}'", where=default, hint=_table_of(unknown[0])
-        )
-    return {name: value for name, value in content.items() if name in settings.model_fields}
-
-
-def _table_of(name: str) -> str:
-    """Says in which table of `lipo.toml` a name that stands outside them belongs."""
-    from lipo_cli.settings import DataSettings, TrainingSettings, TsdsSettings
-
-    tables: dict[str, type[Settings]] = {
-        "data": DataSettings,
-        "training": TrainingSettings,
-        "tsds": TsdsSettings,
-    }
-    found = [f"[{title}]" for title, kind in tables.items() if name in kind.model_fields]
-    return f"it belongs under {' or '.join(found)}" if found else "see --help"

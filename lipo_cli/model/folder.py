@@ -74,6 +74,21 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     write_json(folder / "manifest.json", manifest)
 
 
+def read_json(file: Path) -> dict[str, Any]:
+    """Reads a manifest that is there.
+
+    Raises:
+        ModelError: it is not JSON, or no table of names and values.
+    """
+    try:
+        manifest: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError("the manifest cannot be read", where=file, hint=str(error)) from None
+    if not isinstance(manifest, dict):
+        raise ModelError("the manifest is not a table of names and values", where=file)
+    return manifest
+
+
 def _hashed_files(peft: Peft) -> list[tuple[str, str]]:
     # Not the weights alone: with another tokenizer they predict, silently, something else.
     return list(zip(_HASHES, (weights_name(peft), "config.json", "tokenizer.json"), strict=True))
@@ -92,10 +107,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             where=folder,
             hint="give a folder that `lipo finetune --out` wrote, or models:/NAME@champion",
         )
-    try:
-        manifest: Any = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ModelError("the manifest cannot be read", where=file, hint=str(error)) from None
+    manifest = read_json(file)
     _check_content(manifest, file)
     for key, name in _hashed_files(manifest["peft"]):
         if not (folder / name).is_file():
@@ -109,9 +121,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def _check_content(manifest: Any, file: Path) -> None:
-    if not isinstance(manifest, dict):
-        raise ModelError("the manifest is not a table of names and values", where=file)
+def _check_content(manifest: dict[str, Any], file: Path) -> None:
     if manifest.get("format", FORMAT) != FORMAT:
         raise ModelError(
             f"written in format {manifest['format']}, this lipo reads {FORMAT}", where=file

@@ -20,10 +20,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lipo_cli import __version__
-from lipo_cli.errors import DataError, ModelError
+from lipo_cli.errors import ModelError
 from lipo_cli.model.adapters import ParameterCount, attach, count_parameters, unwrap
 from lipo_cli.model.base import build_model, load_model, read_config, read_weights, resolve_base
 from lipo_cli.model.batches import batches_in_order, collate
+from lipo_cli.model.enumeration import enumerated
 from lipo_cli.model.folder import (
     FORMAT,
     first_misfit,
@@ -162,9 +163,29 @@ class Regressor:
         """The longest sequence in tokens, of the settings and of the model."""
         return min(self.settings.max_length, int(self.network.config.max_position_embeddings))
 
-    def predict(self, smiles: Sequence[str], *, batch_size: int = 128) -> NDArray[np.float64]:
-        """Predicts [n] values in raw label units, in the order given."""
-        return self._run(smiles, batch_size, embed=False)[:, 0]
+    def predict(
+        self, smiles: Sequence[str], *, batch_size: int = 128, views: int | None = None
+    ) -> NDArray[np.float64]:
+        """Predicts [n] values in raw label units, in the order given.
+
+        Args:
+            smiles: The molecules.
+            batch_size: SMILES per pass.
+            views: SMILES of each molecule that are averaged; None: as the settings say (`tta`).
+        """
+        return self.predict_views(smiles, batch_size=batch_size, views=views).mean(axis=1)
+
+    def predict_views(
+        self, smiles: Sequence[str], *, batch_size: int = 128, views: int | None = None
+    ) -> NDArray[np.float64]:
+        """Predicts [n, views] values: the SMILES as given first, then others of the molecule."""
+        count = self.settings.tta if views is None else views
+        written = [text for each in smiles for text in enumerated(each, count, self._reads_whole)]
+        return self._run(written, batch_size, embed=False)[:, 0].reshape(len(smiles), count)
+
+    def _reads_whole(self, smiles: str) -> bool:
+        found = self.encode([smiles])
+        return found.n_truncated == found.n_unknown == 0
 
     def embed(self, smiles: Sequence[str], *, batch_size: int = 128) -> NDArray[np.float64]:
         """Returns mean-pooled embeddings [n, hidden] of the (fine-tuned) encoder."""
@@ -280,11 +301,3 @@ def _fill(network: nn.Module, state: dict[str, torch.Tensor], folder: Path) -> N
     if odd := first_misfit(network.state_dict(), state):
         raise ModelError(f"the weights do not fit config.json: {odd}", where=folder)
     network.load_state_dict(state)
-
-
-def check_known(regressor: Regressor, smiles: Sequence[str]) -> None:
-    """Raises DataError when no molecule has a token the model knows (a wrong column, say)."""
-    unknown = regressor.tokenizer.unk_token_id
-    ids = regressor.encode(list(smiles[:100])).ids
-    if ids and all(set(row[1:-1]) <= {unknown} for row in ids):
-        raise DataError("the model knows none of the tokens", hint="is this a SMILES column?")

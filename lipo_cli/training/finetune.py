@@ -26,6 +26,7 @@ from lipo_cli.model.batches import collate, shuffled_batches
 from lipo_cli.model.precision import autocast, out_of_memory_as_one_line
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress, SilentProgress
+from lipo_cli.training.averaging import WeightAverage
 from lipo_cli.training.resume import TrainingState, read_state, write_state
 
 MAX_GRADIENT_NORM = 1.0
@@ -89,6 +90,7 @@ class _Run:
     seed: int
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
+    average: WeightAverage
     state: TrainingState = field(default_factory=TrainingState)
 
 
@@ -150,6 +152,8 @@ def fit(
                 run.state.optimizer = run.optimizer.state_dict()
                 run.state.schedule = run.schedule.state_dict()
                 run.state.weights = regressor.copy_state()
+                run.state.average = run.average.weights
+                run.state.n_averaged = run.average.n_steps
                 write_state(resume_file, run.state)
             if on_epoch is not None:
                 on_epoch(row)
@@ -180,7 +184,8 @@ def _prepare(regressor: Regressor, train: Examples, validation: Examples, seed: 
     n_steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
     factor = adapters.warmup_then_decay(n_steps, settings.warmup)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    return _Run(regressor, train, validation, seed, optimizer, schedule)
+    average = WeightAverage(settings.averaging)
+    return _Run(regressor, train, validation, seed, optimizer, schedule, average)
 
 
 def _key(run: _Run) -> str:
@@ -200,6 +205,7 @@ def _restore(run: _Run, found: TrainingState) -> None:
     run.regressor.restore_state(found.weights)
     run.optimizer.load_state_dict(found.optimizer)
     run.schedule.load_state_dict(found.schedule)
+    run.average.restore(found.average, found.n_averaged, run.regressor.device)
 
 
 def _guarded_epoch(run: _Run, listener: Progress, resume_file: Path | None) -> dict[str, float]:
@@ -222,15 +228,17 @@ def _epoch(run: _Run, listener: Progress) -> dict[str, float]:
         squared += loss * size
         listener.advance(1, epoch=state.epoch + 1)
     train_loss = squared / len(run.train)
-    val_rmse = rmse(run.regressor.predict(run.validation.smiles), run.validation.labels)
-    if not math.isfinite(val_rmse):
-        raise _diverged(run, "validation RMSE", val_rmse)
-    state.epoch += 1
-    if val_rmse < state.best_val_rmse - settings.min_delta:
-        state.patience_from = state.epoch
-    if val_rmse < state.best_val_rmse:
-        state.best_val_rmse, state.best_epoch = val_rmse, state.epoch
-        state.best_weights = run.regressor.copy_state()
+    with run.average.in_place(run.regressor):
+        predicted = run.regressor.predict(run.validation.smiles, views=1)
+        val_rmse = rmse(predicted, run.validation.labels)
+        if not math.isfinite(val_rmse):
+            raise _diverged(run, "validation RMSE", val_rmse)
+        state.epoch += 1
+        if val_rmse < state.best_val_rmse - settings.min_delta:
+            state.patience_from = state.epoch
+        if val_rmse < state.best_val_rmse:
+            state.best_val_rmse, state.best_epoch = val_rmse, state.epoch
+            state.best_weights = run.regressor.copy_state()
     without_progress = state.epoch - state.patience_from
     state.stopped_early = without_progress >= settings.patience and state.epoch < settings.epochs
     seconds = time.monotonic() - started
@@ -276,6 +284,7 @@ def _steps(run: _Run) -> Iterator[tuple[float, int]]:
         torch.nn.utils.clip_grad_norm_(trainable, MAX_GRADIENT_NORM)
         run.optimizer.step()
         run.schedule.step()
+        run.average.update(regressor)
         yield value, len(positions)
 
 

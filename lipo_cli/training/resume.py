@@ -29,6 +29,8 @@ class TrainingState:
     history: list[dict[str, float]] = field(default_factory=list)
     best_weights: dict[str, torch.Tensor] | None = None
     weights: dict[str, torch.Tensor] | None = None
+    average: dict[str, torch.Tensor] | None = None
+    n_averaged: int = 0
     optimizer: dict[str, Any] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)
 

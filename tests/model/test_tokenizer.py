@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from lipo_cli.chem.tokens import N_SPECIAL, split_tokens, unmatched
-from lipo_cli.errors import DataError
 from lipo_cli.model.base import SHIPPED_ROOT
-from lipo_cli.model.regressor import check_known
 from lipo_cli.model.tokenizer import (
     SPECIAL,
     Encoded,
@@ -22,7 +20,7 @@ from lipo_cli.model.tokenizer import (
     encode,
     load_tokenizer,
 )
-from tests.fixtures.models import SMILES, tiny_regressor
+from tests.fixtures.models import SMILES
 
 # Copied from the published tokenizer, not from the package: the two must agree.
 PUBLISHED = (
@@ -189,11 +187,3 @@ def test_shipped_tokenizer_knows_every_token_of_drug_like_molecules() -> None:
     encoded = encode(shipped, SMILES, 202)
     assert all(shipped.unk_token_id not in row for row in encoded.ids)
     assert encoded.n_unknown == 0
-
-
-def test_column_that_is_no_smiles_is_noticed(tiny: Path) -> None:
-    regressor = tiny_regressor(tiny)
-    check_known(regressor, SMILES)
-    check_known(regressor, [])
-    with pytest.raises(DataError, match="none of the tokens"):
-        check_known(regressor, ["XQ", "[Xe]", "ZZ"])

@@ -1,0 +1,121 @@
+"""Regressors of several seeds that predict together: their mean, and how far they disagree.
+
+Saved as a folder `manifest.json` with the members beside it (`members/0`, `members/1`, ...), each
+the folder of a regressor of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipo_cli import __version__
+from lipo_cli.errors import ModelError
+from lipo_cli.model.base import sha256_of
+from lipo_cli.model.folder import FORMAT, read_json, write_json
+from lipo_cli.model.regressor import Regressor
+
+KIND = "ensemble"
+_MEMBERS = "members"
+
+
+class Ensemble:
+    """Predicts the mean of its members.
+
+    Attributes:
+        members: The regressors.
+        manifest: What the folder says about itself.
+    """
+
+    def __init__(self, members: Sequence[Regressor], about: dict[str, Any] | None = None) -> None:
+        if not members:
+            raise ValueError("an ensemble needs a member")
+        self.members = tuple(members)
+        self.manifest: dict[str, Any] = {
+            "format": FORMAT,
+            "lipo": __version__,
+            "kind": KIND,
+            "peft": members[0].peft,
+            **(about or {}),
+        }
+
+    def predict(
+        self, smiles: Sequence[str], *, batch_size: int = 128, views: int | None = None
+    ) -> NDArray[np.float64]:
+        """Predicts [n] values in raw label units: the mean over members and SMILES."""
+        return self.predict_views(smiles, batch_size=batch_size, views=views).mean(axis=1)
+
+    def predict_views(
+        self, smiles: Sequence[str], *, batch_size: int = 128, views: int | None = None
+    ) -> NDArray[np.float64]:
+        """Predicts [n, members * views] values, those of a member side by side."""
+        return np.concatenate(
+            [m.predict_views(smiles, batch_size=batch_size, views=views) for m in self.members],
+            axis=1,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Writes the folder, its manifest last."""
+        folder.mkdir(parents=True, exist_ok=True)
+        sums = []
+        for i, member in enumerate(self.members):
+            member.save(folder / _MEMBERS / str(i))
+            sums.append(sha256_of(folder / _MEMBERS / str(i) / "manifest.json"))
+        write_json(folder / "manifest.json", {**self.manifest, "members": sums})
+
+    @classmethod
+    def load(cls, folder: Path | str, *, base: str | None = None, device: str = "auto") -> Self:
+        """Loads a saved folder.
+
+        Args:
+            folder: What `save` wrote.
+            base: As for `Regressor.load`.
+            device: `auto`, `cpu` or `cuda`.
+
+        Raises:
+            ModelError: a member is missing, damaged, or not the one that was saved.
+        """
+        folder = Path(folder)
+        manifest = read_json(folder / "manifest.json")
+        sums = manifest.get("members")
+        if not isinstance(sums, list) or not sums:
+            raise ModelError("the manifest names no members", where=folder / "manifest.json")
+        members = []
+        for i, expected in enumerate(sums):
+            inside = folder / _MEMBERS / str(i)
+            file = inside / "manifest.json"
+            if not file.is_file() or sha256_of(file) != expected:
+                raise ModelError(
+                    f"member {i} is missing or is not the one that was saved",
+                    where=inside,
+                    hint="the folder is damaged or mixed; export the model again",
+                )
+            members.append(Regressor.load(inside, base=base, device=device))
+        about = {k: v for k, v in manifest.items() if k not in ("members", "peft", "kind")}
+        return cls(members, about)
+
+
+def load_predictor(
+    folder: Path | str, *, base: str | None = None, device: str = "auto"
+) -> Regressor | Ensemble:
+    """Loads whatever a folder holds: a regressor or an ensemble.
+
+    Raises:
+        ModelError: it holds neither, or is damaged.
+    """
+    file = Path(folder) / "manifest.json"
+    if file.is_file() and read_json(file).get("kind") == KIND:
+        return Ensemble.load(folder, base=base, device=device)
+    return Regressor.load(folder, base=base, device=device)
+
+
+def spread(views: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns the standard deviation [n] over the columns of views [n, k]; zeros where k is 1."""
+    if views.shape[1] < 2:
+        return np.zeros(len(views))
+    found: NDArray[np.float64] = views.std(axis=1, ddof=1)
+    return found
