@@ -68,11 +68,14 @@ def pretrain(
     """Pretrain a model on masked tokens and descriptors, or adapt one to a dataset's molecules.
 
     The folder holds a checkpoint that `--model` takes everywhere. A run that was stopped or killed
-    goes on from its last checkpoint when the same command is given again.
+    goes on from its last checkpoint when the same command is given again. On several GPUs:
+    `accelerate launch -m lipo_cli pretrain ...`, with --accumulate a multiple of their number.
     """
     from lipo_cli.commands.console import RichProgress
     from lipo_cli.errors import SettingsError
+    from lipo_cli.progress import SilentProgress
     from lipo_cli.settings import PretrainSettings, build, read_settings_file
+    from lipo_cli.training.ranks import is_first
     from lipo_cli.training.stop_request import StopRequest
 
     if out is None:
@@ -120,9 +123,12 @@ def pretrain(
     flags |= {"data": data | reading} if adapt else {"data": data} | reading
     layer = {} if config is None else read_settings_file(config)
     settings = build(PretrainSettings, layer, flags)
-    with StopRequest() as stop, RichProgress() as progress:
+    first = is_first()
+    with StopRequest() as stop, ExitStack() as stack:
+        progress = stack.enter_context(RichProgress()) if first else SilentProgress()
         result = _run(settings, out, progress, stop, store if track else None)
-    _show(result, as_json=as_json)
+    if first:
+        _show(result, as_json=as_json)
 
 
 def _given(**flags: Any) -> dict[str, Any]:

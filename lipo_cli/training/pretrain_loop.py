@@ -9,6 +9,7 @@ the same bits as one that was left alone.
 from __future__ import annotations
 
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from lipo_cli.settings import PretrainSettings
 from lipo_cli.training.masking import DROPOUT, MaskedBatch, stream
 from lipo_cli.training.objectives import HeldOut, Objective, Sums
 from lipo_cli.training.pretrain_folder import PretrainState
+from lipo_cli.training.ranks import Ranks
 from lipo_cli.training.stop_request import StopRequest
 from lipo_cli.training.views import Views
 
@@ -80,8 +82,10 @@ class Trainer:
         settings: PretrainSettings,
         course: Course,
         device: torch.device,
+        ranks: Ranks,
     ) -> None:
         self.model = model.to(device)
+        self._ranks = ranks
         self.objective = objective
         self.course = course
         self.state = PretrainState()
@@ -150,13 +154,14 @@ class Trainer:
                     self._row(on_row, started)
                 else:
                     state.seconds += time.monotonic() - started
-                over = not last and time.monotonic() >= deadline
+                over = not last and self._ranks.any(time.monotonic() >= deadline)
                 # Read once: a signal between two questions would end the run without a checkpoint.
-                asked = stop.signal_number
+                signal_number = stop.signal_number
+                asked = self._ranks.any(signal_number is not None)
                 if asked or over or state.step % self._settings.checkpoint_every == 0:
                     self._checkpoint(save, progress)
                 if asked:
-                    raise Interrupted(asked)
+                    raise Interrupted(signal_number or signal.SIGTERM)
                 if over:
                     return False
         finally:
@@ -172,12 +177,13 @@ class Trainer:
         for group in self._optimizer.param_groups:
             group["lr"] = self.course.learning_rate(state.step)
         self._optimizer.zero_grad(set_to_none=True)
-        for i, batch in enumerate(micro):
+        for i in self._ranks.mine(len(micro)):
             place = stream(self._settings.seed, DROPOUT, state.step, i)
             torch.manual_seed(int(place.integers(2**62)))
-            sums = objective.sums(self.model, batch)
+            sums = objective.sums(self.model, micro[i])
             objective.loss(sums, n_asked, n_descriptors).backward()
             self._unread.append(sums.detached())
+        self._ranks.sum_gradients(self._parameters)
         nn.utils.clip_grad_norm_(self._parameters, MAX_GRADIENT_NORM)
         self._optimizer.step()
         state.step += 1
@@ -189,10 +195,15 @@ class Trainer:
         if not self._unread:
             return
         state, unread = self.state, self._unread
-        tokens = sum(float(sums.tokens) for sums in unread)
-        descriptors = sum(float(sums.descriptors) for sums in unread)
-        n_asked = sum(sums.n_tokens for sums in unread)
-        n_descriptors = sum(sums.n_descriptors for sums in unread)
+        tokens, descriptors, tokens_asked, descriptors_asked = self._ranks.sums(
+            [
+                sum(float(sums.tokens) for sums in unread),
+                sum(float(sums.descriptors) for sums in unread),
+                sum(sums.n_tokens for sums in unread),
+                sum(sums.n_descriptors for sums in unread),
+            ]
+        )
+        n_asked, n_descriptors = int(tokens_asked), int(descriptors_asked)
         self._unread = []
         if not math.isfinite(tokens + descriptors):
             raise TrainingError(
@@ -233,10 +244,13 @@ class Trainer:
         state.loss_sum, state.n_asked = 0.0, 0
         state.descriptor_sum, state.n_descriptors = 0.0, 0
         state.history.append(row)
-        on_row(row)
+        if self._ranks.is_first:
+            on_row(row)
 
     def _checkpoint(self, save: Callable[[PretrainState], None], progress: Progress) -> None:
         self._read_losses(progress)
+        if not self._ranks.is_first:
+            return
         self.state.model = self.model.state_dict()
         self.state.optimizer = self._optimizer.state_dict()
         if self.objective.head is not None:

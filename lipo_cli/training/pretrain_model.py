@@ -54,6 +54,8 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 """About 0.1, 3.4, 11.5 and 46.8 million parameters with the LM head."""
 LEARNING_RATES = {"tiny": 2e-3, "small": 7e-4, "base": 5e-4, "xl": 1.6e-4}
+ADAPT_EPOCHS, ADAPT_BATCH = 10, 32
+EPOCHS, BATCH = 1, 128
 CONTINUED_LEARNING_RATE = 2e-4
 ADAPTED_LEARNING_RATE = 5e-5
 """On a few thousand molecules 2e-4 lost in its first epoch what the checkpoint knew."""
@@ -79,6 +81,16 @@ class Start:
 def objective_of(settings: PretrainSettings) -> str:
     """Returns what is learned: both objectives, or masked tokens alone with `adapt`."""
     return settings.objective or ("mlm" if settings.adapt else "both")
+
+
+def batch_size_of(settings: PretrainSettings) -> int:
+    """Returns the molecules per batch, of the settings or by the task."""
+    return settings.batch_size or (ADAPT_BATCH if settings.adapt else BATCH)
+
+
+def epochs_of(settings: PretrainSettings) -> int:
+    """Returns the passes over the molecules, of the settings or by the task."""
+    return settings.epochs or (ADAPT_EPOCHS if settings.adapt else EPOCHS)
 
 
 def learning_rate_of(settings: PretrainSettings) -> float:
