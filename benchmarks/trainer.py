@@ -23,15 +23,14 @@ import tempfile
 import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from report import machine, write_section
 
 if TYPE_CHECKING:
     from lipo_cli.model.regressor import Regressor
     from lipo_cli.training.finetune import Examples
 
-DOCS = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- trainer:begin -->", "<!-- trainer:end -->"
 SIDES = ("fit", "Trainer")
 
 
@@ -293,28 +292,6 @@ def report(plan: Plan, timings: list[Timing], command: str, load: float) -> str:
     return "\n".join(lines)
 
 
-def machine() -> str:
-    """Returns the processor's name and the number of cores."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [ln for ln in info.read_text().splitlines() if ln.startswith("model name")]
-        name = models[0].split(":", 1)[1].strip() if models else name
-    return f"{name}, {os.cpu_count()} cores"
-
-
-def write_section(path: Path, text: str) -> None:
-    """Replaces what stands between the markers, or appends it."""
-    page = path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n"
-    section = f"{BEGIN}\n{text}\n{END}"
-    if BEGIN in page and END in page:
-        page = page[: page.index(BEGIN)] + section + page[page.index(END) + len(END) :]
-    else:
-        page = f"{page.rstrip()}\n\n{section}\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
-
-
 def parse() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -346,7 +323,7 @@ def main() -> int:
     text = report(plan, measure(plan, arguments.repeats), command, load)
     print(text)
     if not arguments.dry:
-        write_section(DOCS, text)
+        write_section("trainer", text)
     return 0
 
 

@@ -10,24 +10,21 @@ of 3,000 rows, in one process, on one thread; their largest difference is part o
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import scipy
 import sklearn
+from report import machine, write_section
 from sklearn.linear_model import Ridge
 from threadpoolctl import threadpool_limits
 
 from lipo_cli.valuation.arrays import FloatArray, IntArray
 from lipo_cli.valuation.ridge_game import RidgeGame
 
-DOCS = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- tsds:begin -->", "<!-- tsds:end -->"
 N_BASE, N_PLAYERS, N_VAL, RIDGE, N_FOLDS = 3_000, 300, 336, 10.0, 5
 WIDTHS = (100, 768)
 
@@ -120,28 +117,6 @@ def report(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def machine() -> str:
-    """Returns the processor's name and the number of cores."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        models = [ln for ln in info.read_text().splitlines() if ln.startswith("model name")]
-        name = models[0].split(":", 1)[1].strip() if models else name
-    return f"{name}, {os.cpu_count()} cores"
-
-
-def write_section(path: Path, text: str) -> None:
-    """Replaces what stands between the markers, or appends it."""
-    page = path.read_text(encoding="utf-8") if path.exists() else "# Benchmarks\n"
-    section = f"{BEGIN}\n{text}\n{END}"
-    if BEGIN in page and END in page:
-        page = page[: page.index(BEGIN)] + section + page[page.index(END) + len(END) :]
-    else:
-        page = f"{page.rstrip()}\n\n{section}\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
-
-
 def main() -> int:
     """Runs the benchmark; exits with 1 where the two sides disagree."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -153,7 +128,7 @@ def main() -> int:
     text = report(rows)
     print(text)
     if not arguments.dry:
-        write_section(DOCS, text)
+        write_section("tsds", text)
     return int(max(row.difference for row in rows) > 1e-10)
 
 

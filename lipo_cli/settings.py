@@ -169,6 +169,8 @@ class FinetuneSettings(Settings):
     selection: str | None = None
     """A file that `lipo select` wrote: its chosen rows join primary train."""
     seed: Seed = 0
+    ensemble: int = Field(default=1, ge=1, le=100)
+    """Regressors of this many seeds, from `seed` on, that predict together."""
     experiment: str = "lipo"
 
 

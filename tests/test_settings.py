@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lipo_cli.commands.training_options import file_layer
+from lipo_cli.commands.layers import file_layer
 from lipo_cli.errors import SettingsError
 from lipo_cli.settings import (
     CompareSettings,

@@ -52,6 +52,7 @@ LABEL = ColumnKind(
     ),
 )
 SPLIT = ColumnKind("split", "--split-file", frozenset({"split"}))
+SELECTED = ColumnKind("selected", "--selection", frozenset({"selected"}))
 
 
 def find_column(

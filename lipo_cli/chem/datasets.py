@@ -15,7 +15,14 @@ from lipo_cli.chem.tables import MoleculeTable, read_header, read_table
 from lipo_cli.errors import DataError
 from lipo_cli.settings import DataSettings
 
-__all__ = ["DEMO_FOLDER", "Dataset", "fetch", "find_lipophilicity", "load_dataset"]
+__all__ = [
+    "DEMO_FOLDER",
+    "Dataset",
+    "fetch",
+    "find_lipophilicity",
+    "load_dataset",
+    "read_selection",
+]
 
 NAMES = ("auto", "lipophilicity", "demo")
 DEMO_FOLDER = Path(__file__).parent / "demo"
@@ -77,6 +84,15 @@ def load_dataset(settings: DataSettings) -> Dataset:
             hint=f"{GET_REAL_DATA}; {GET_DEMO}",
         )
     return _own_file(settings)
+
+
+def read_selection(path: str | Path, settings: DataSettings) -> MoleculeTable:
+    """Reads the chosen rows of a secondary set; those that `selected` rejects are passed over.
+
+    Raises:
+        DataError: the file cannot be read as a table, or no row of it is selected.
+    """
+    return _read_secondary(path, settings, selected_only=True)
 
 
 def find_lipophilicity(data_dir: str | None) -> Path | None:
@@ -180,7 +196,7 @@ def _read(path: Path, settings: DataSettings) -> MoleculeTable:
 
 
 def _read_secondary(
-    path: str | Path, settings: DataSettings, *, own: bool = False
+    path: str | Path, settings: DataSettings, *, own: bool = False, selected_only: bool = False
 ) -> MoleculeTable:
     """Reads a secondary set under the primary's column names, where those were given.
 
@@ -204,4 +220,5 @@ def _read_secondary(
         label_column=label,
         on_invalid=settings.on_invalid,
         duplicates=settings.duplicates,
+        selected_only=selected_only,
     )

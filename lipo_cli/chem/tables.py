@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from lipo_cli.chem.columns import SELECTED, find_column
 from lipo_cli.chem.reading import file_sha256, read_rows
 from lipo_cli.chem.records import (
     BadRow,
@@ -106,6 +107,7 @@ def read_table(
     on_invalid: OnInvalid = "error",
     duplicates: Duplicates = "mean",
     require_label: bool = True,
+    selected_only: bool = False,
 ) -> MoleculeTable:
     """Reads molecules and labels from a CSV or TSV file, plain or gzipped.
 
@@ -117,6 +119,8 @@ def read_table(
             keeps it in order with smiles None and label NaN (for prediction).
         duplicates: `mean` merges rows of the same canonical molecule, `keep` leaves them.
         require_label: Whether a row without a finite label is a bad row.
+        selected_only: Whether rows that a column `selected` marks as False or 0 are passed over,
+            as if they were not in the file; without this column all rows are read.
 
     Raises:
         DataError: the file, a column or (with `error`) a row cannot be used.
@@ -125,11 +129,14 @@ def read_table(
     rows = read_rows(path)
     header = tuple(name.strip() for name in next(rows)[1])
     layout = find_layout(header, path, smiles_column, label_column, require_label)
+    marks = _marks(header, path) if selected_only else None
     records: list[Record] = []
     bad: list[BadRow] = []
     n_rows = 0
     for row, (line, fields) in enumerate(rows):
         n_rows += 1
+        if marks is not None and _is_rejected(fields, marks, f"{path}:{line}"):
+            continue
         record = read_record(row, line, fields, layout)
         if isinstance(record, Record):
             records.append(record)
@@ -160,11 +167,27 @@ def read_header(path: Path) -> list[str]:
     return [name.strip() for name in next(read_rows(path))[1]]
 
 
+def _marks(header: Sequence[str], path: Path) -> int | None:
+    """Returns the position of the column `selected`, if there is one."""
+    return find_column(header, SELECTED, wanted=None, path=path, required=False)
+
+
+def _is_rejected(fields: Sequence[str], marks: int, where: str) -> bool:
+    if marks >= len(fields):
+        return False  # a row that is cut short is a bad row, not one that was left out
+    mark = fields[marks].strip().lower()
+    if mark not in ("true", "1", "false", "0"):
+        raise DataError(f"selected is {fields[marks]!r}, neither True nor False", where=where)
+    return mark in ("false", "0")
+
+
 def _check_rows(
     path: Path, n_rows: int, records: Sequence[Record], bad: Sequence[BadRow], rule: OnInvalid
 ) -> None:
     if n_rows == 0:
         raise DataError("holds a header and no rows", where=path, hint="add molecules to it")
+    if not records and not bad:
+        raise DataError(f"none of the {n_rows:,} rows is selected", where=path)
     if bad and rule == "error":
         first = bad[0]
         shown = f": {first.text!r}" if first.text else ""

@@ -9,10 +9,10 @@ import typer
 
 from lipo_cli.commands import options as opt
 from lipo_cli.commands import training_options as tune
+from lipo_cli.commands.layers import settings_from
 from lipo_cli.errors import PartialFailure
 
 if TYPE_CHECKING:
-    from lipo_cli.comparison.engine import Comparison
     from lipo_cli.comparison.prepare import Prepared
     from lipo_cli.settings import CompareSettings
     from lipo_cli.tracking.store import Store
@@ -41,7 +41,7 @@ SeedsOption = Annotated[
 
 
 def compare(
-    selection: SelectionOption = None,
+    selections: SelectionOption = None,
     peft: PeftOption = None,
     seeds: SeedsOption = None,
     controls: Annotated[
@@ -76,6 +76,8 @@ def compare(
     learning_rate: tune.LearningRate = None,
     patience: tune.Patience = None,
     randomise: tune.Randomise = None,
+    averaging: tune.Averaging = None,
+    tta: tune.Tta = None,
     max_length: tune.MaxLength = None,
     lora_rank: tune.LoraRank = None,
     precision: tune.Precision = None,
@@ -89,42 +91,15 @@ def compare(
     Each cell fine-tunes the pretrained model on primary train plus the chosen points. Finished
     cells are found again: the same command after an interruption computes only what is missing.
     """
+    flags = locals()
     from lipo_cli.commands.compare_output import show_plan
     from lipo_cli.commands.dataset_lines import announce
+    from lipo_cli.comparison.plan import make_plan
     from lipo_cli.comparison.prepare import prepare, resolved
-    from lipo_cli.settings import CompareSettings, build
+    from lipo_cli.settings import CompareSettings
 
-    flags: dict[str, Any] = {
-        "data": opt.data_layer(
-            dataset=dataset,
-            secondary=secondary,
-            data_dir=data_dir,
-            smiles_column=smiles_column,
-            label_column=label_column,
-            on_invalid=on_invalid,
-            duplicates=duplicates,
-            split=split,
-            split_seed=split_seed,
-            fractions=fractions,
-            split_file=split_file,
-            keep_stereo_groups=keep_stereo_groups,
-        ),
-        "training": tune.training_layer(
-            model=model,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            patience=patience,
-            randomise=randomise,
-            max_length=max_length,
-            lora_rank=lora_rank,
-            precision=precision,
-            device=device,
-        ),
-    }
-    given = {"selections": selection, "peft": peft, "seeds": seeds, "controls": controls}
-    flags |= {name: value for name, value in given.items() if value is not None}
-    settings = build(CompareSettings, tune.file_layer(config, CompareSettings), flags)
+    settings = settings_from(CompareSettings, config, flags)
+    make_plan(settings)  # a misspelt selection is found here, before any data are read
     prepared = prepare(settings.data)
     settings = resolved(settings, prepared)
     sound = announce(prepared)
@@ -174,7 +149,7 @@ def _run(
             elif path.suffix in (".json", ".csv"):
                 record.file(path, "result")
         record.table(cells_table(result.cells), "cells")
-        best = _best(result)
+        best = result.best.val_rmse if result.best is not None else None
         record.metrics({"champion_val_rmse": best, "failed_cells": result.n_failed})
     report = as_dict(result)
     if as_json:
@@ -191,8 +166,3 @@ def _run(
 def results_folder(store: Store, fingerprint: str) -> Path:
     """Returns where a comparison's files go when the user names no folder."""
     return (store.root or Path("lipo-results")) / "results" / fingerprint
-
-
-def _best(result: Comparison) -> float | None:
-    known = [row.val_rmse for row in result.summary if row.val_rmse is not None]
-    return min(known) if known else None

@@ -9,6 +9,8 @@ from typing import Any
 from rich.table import Table
 
 from lipo_cli.commands.console import emit_json, json_ready, out, say
+from lipo_cli.commands.dataset_lines import tell_unread
+from lipo_cli.commands.select_source import write_source
 from lipo_cli.comparison.engine import Comparison, cells_table
 from lipo_cli.comparison.estimate import estimate
 from lipo_cli.comparison.figures import draw_all
@@ -48,9 +50,14 @@ def as_dict(result: Comparison) -> dict[str, Any]:
 
 
 def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -> None:
-    """Prints the cells to come, the settings and the time that they will take here."""
+    """Prints the settings, then the cells to come, and last the time they will take here.
+
+    Raises:
+        SettingsError: a selection wants more points than the pool holds.
+    """
     plan = make_plan(settings)
     n_pool = len(prepared.require_pool()) if plan.needs_pool else 0
+    plan.check(n_pool)
     expected = estimate(plan, prepared, settings.training)
     if as_json:
         emit_json(
@@ -66,6 +73,9 @@ def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -
             }
         )
         return
+    for name, value in sorted(settings.flat().items()):
+        out.print(f"  {name} = {value}", style="dim", markup=False)
+    out.print()
     table = Table("selection", "role", "methods", "seeds", box=None, header_style="bold")
     for choice in plan.choices:
         seeds = ", ".join(str(seed) for seed in plan.seeds)
@@ -73,12 +83,11 @@ def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -
     if plan.with_random and plan.needs_scores:
         table.add_row("random, as many as chosen", "control", ", ".join(plan.peft), "")
     out.print(table)
-    for name, value in sorted(settings.flat().items()):
-        out.print(f"  {name} = {value}", style="dim", markup=False)
     rates = ", ".join(f"{name} {rate:.0f}/s" for name, rate in expected.rates.items())
     out.print(
         f"{expected.n_cells} cells on a pool of {n_pool}, {settings.training.epochs} epochs each: "
-        f"about {expected.seconds / 60:.1f} minutes here (training molecules {rates})"
+        f"about {expected.seconds / 60:.1f} minutes here (training molecules {rates})",
+        style="bold",
     )
 
 
@@ -119,11 +128,7 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
         )
     cut = max((cell.n_truncated or 0 for cell in result.cells), default=0)
     unknown = max((cell.n_unknown or 0 for cell in result.cells), default=0)
-    if cut or unknown:
-        say(
-            f"of the training and validation molecules {cut} were cut at "
-            f"{settings.training.max_length} tokens, {unknown} hold tokens the model does not know"
-        )
+    tell_unread("training and validation", cut, unknown, settings.training.max_length)
     for overlap in result.overlaps:
         if {overlap.first, overlap.second}.isdisjoint({"all", "none"}):
             out.print(
@@ -172,6 +177,7 @@ def write_result(result: Comparison, settings: CompareSettings, folder: Path) ->
     paths = [result_file, settings_file, cells_file]
     if result.scored is not None:
         paths += write_values(folder / "values", result.scored.table, result.scored.curve)
+        paths.append(write_source(folder / "values", result.prepared.require_pool().table))
     label = result.prepared.dataset.primary.label_column or "label"
     unit = "logD" if result.prepared.dataset.name in ("lipophilicity", "demo") else label
     return paths + draw_all(result, folder / "figures", unit)

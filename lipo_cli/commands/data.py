@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lipo_cli.commands import options as opt
+from lipo_cli.commands.layers import flags_layer
 
 if TYPE_CHECKING:
     from lipo_cli.chem.datasets import Dataset
@@ -64,26 +66,13 @@ def show(
     as_json: opt.JsonOption = False,
 ) -> None:
     """Show counts, labels, split sizes and token lengths of a dataset."""
+    settings = _settings(locals())
     from lipo_cli.chem.description import describe
     from lipo_cli.chem.overlap import drop_overlap
     from lipo_cli.chem.splits import make_split
     from lipo_cli.commands.console import emit_json
     from lipo_cli.commands.data_output import show_overview
 
-    settings = _settings(
-        dataset=dataset,
-        secondary=secondary,
-        data_dir=data_dir,
-        smiles_column=smiles_column,
-        label_column=label_column,
-        on_invalid=on_invalid,
-        duplicates=duplicates,
-        split=split,
-        split_seed=split_seed,
-        fractions=fractions,
-        split_file=split_file,
-        keep_stereo_groups=keep_stereo_groups,
-    )
     found = _load(settings)
     parts = make_split(found.primary, settings)
     tables = {"primary": describe(found.primary, max_length=max_length)}
@@ -117,8 +106,8 @@ def split(
     label_column: opt.LabelColumnOption = None,
     on_invalid: opt.OnInvalidOption = None,
     duplicates: opt.DuplicatesOption = None,
-    name: opt.SplitOption = None,
-    seed: Annotated[
+    split: opt.SplitOption = None,
+    split_seed: Annotated[
         int | None,
         typer.Option("--split-seed", "--seed", help="Seed of a seeded split. (default: 0)"),
     ] = None,
@@ -128,24 +117,12 @@ def split(
     as_json: opt.JsonOption = False,
 ) -> None:
     """Write the primary set with a column `split`: train, val, test."""
+    settings = _settings(locals())
     from lipo_cli.chem.split_file import write_split
     from lipo_cli.chem.splits import make_split
     from lipo_cli.commands.console import emit_json
     from lipo_cli.commands.console import out as stdout
 
-    settings = _settings(
-        dataset=dataset,
-        data_dir=data_dir,
-        smiles_column=smiles_column,
-        label_column=label_column,
-        on_invalid=on_invalid,
-        duplicates=duplicates,
-        split=name,
-        split_seed=seed,
-        fractions=fractions,
-        split_file=split_file,
-        keep_stereo_groups=keep_stereo_groups,
-    )
     primary = _load(settings, primary_only=True).primary
     parts = make_split(primary, settings)
     write_split(primary, parts, out)
@@ -181,26 +158,13 @@ def audit(
     as_json: opt.JsonOption = False,
 ) -> None:
     """Ask a secondary set what it must be asked before it is scored."""
+    settings = _settings(locals())
     from lipo_cli.chem.audit import audit_secondary
     from lipo_cli.chem.splits import make_split
     from lipo_cli.commands.console import emit_json
     from lipo_cli.commands.data_output import show_audit
     from lipo_cli.errors import DataError
 
-    settings = _settings(
-        dataset=dataset,
-        secondary=secondary,
-        data_dir=data_dir,
-        smiles_column=smiles_column,
-        label_column=label_column,
-        on_invalid=on_invalid,
-        duplicates=duplicates,
-        split=split,
-        split_seed=split_seed,
-        fractions=fractions,
-        split_file=split_file,
-        keep_stereo_groups=keep_stereo_groups,
-    )
     found = _load(settings)
     if found.secondary is None:
         raise DataError(
@@ -221,10 +185,10 @@ def audit(
         raise DataError(report.one_line)
 
 
-def _settings(**flags: Any) -> DataSettings:
+def _settings(flags: Mapping[str, Any]) -> DataSettings:
     from lipo_cli.settings import DataSettings, build
 
-    return build(DataSettings, opt.data_layer(**flags))
+    return build(DataSettings, flags_layer(DataSettings, flags))
 
 
 def _load(settings: DataSettings, *, primary_only: bool = False) -> Dataset:

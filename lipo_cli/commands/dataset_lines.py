@@ -1,4 +1,4 @@
-"""The first lines a user reads: which data these are, and what must be known about them."""
+"""What a user must know about the data: which they are, and what of them the model cannot see."""
 
 from __future__ import annotations
 
@@ -47,6 +47,26 @@ def announce(prepared: Prepared, *, primary_only: bool = False) -> bool:
             f"labels: column {primary.label_column} of {primary.path.name}, "
             f"column {pool.table.label_column} of {pool.table.path.name}"
         )
+    if len(pool.table) < 2:
+        return True  # a single chosen molecule has nothing to be audited by
     report = audit_secondary(pool.table, primary, split)
     (say if report.level == "ok" else warn)(report.one_line)
     return report.level != "fail"
+
+
+def tell_unread(
+    which: str, n_truncated: int | None, n_unknown: int | None, max_length: int
+) -> None:
+    """Says on stderr how many molecules the model did not see whole, if there are any.
+
+    Args:
+        which: The molecules that were counted, such as "secondary".
+        n_truncated: How many of them were cut; None where it was not counted.
+        n_unknown: How many hold a token that the tokenizer does not know.
+        max_length: The longest sequence that the model reads, in tokens.
+    """
+    if n_truncated or n_unknown:
+        say(
+            f"of the {which} molecules {n_truncated or 0} were cut at {max_length} tokens, "
+            f"{n_unknown or 0} hold tokens the model does not know"
+        )

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from lipo_cli.commands import options as opt
 from lipo_cli.commands import training_options as tune
+from lipo_cli.commands.layers import settings_from
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lipo_cli.comparison.cells import CellResult
+    from lipo_cli.comparison.ensemble import EnsembleResult
+    from lipo_cli.comparison.plan import Cell
     from lipo_cli.comparison.prepare import Prepared
     from lipo_cli.settings import FinetuneSettings
 
@@ -20,7 +27,24 @@ def finetune(
         Literal["full", "bitfit", "lora", "ia3"] | None,
         typer.Option("--peft", "-p", help="Fine-tuning method. (default: full)"),
     ] = None,
+    selection: Annotated[
+        str | None,
+        typer.Option(
+            "--selection",
+            "-s",
+            metavar="FILE",
+            help="What `lipo select` wrote: its chosen rows join primary train.",
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed. (default: 0)")] = None,
+    ensemble: Annotated[
+        int | None,
+        typer.Option(
+            "--ensemble",
+            metavar="N",
+            help="Train this many seeds and predict with their mean. (default: 1)",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="Save the fitted regressor here, too."),
@@ -42,6 +66,8 @@ def finetune(
     learning_rate: tune.LearningRate = None,
     patience: tune.Patience = None,
     randomise: tune.Randomise = None,
+    averaging: tune.Averaging = None,
+    tta: tune.Tta = None,
     max_length: tune.MaxLength = None,
     lora_rank: tune.LoraRank = None,
     precision: tune.Precision = None,
@@ -53,46 +79,55 @@ def finetune(
     """Fine-tune the pretrained model on a measured property and measure it on the test split.
 
     The epoch is chosen on validation. A run that was interrupted goes on after its last epoch; one
-    that is finished is found again.
+    that is finished is found again. Of the rows of --selection, molecules that are in validation or
+    test (compared without stereochemistry) do not join.
     """
+    flags = locals()
     from lipo_cli.commands.dataset_lines import announce
     from lipo_cli.comparison.prepare import prepare
-    from lipo_cli.settings import FinetuneSettings, build
+    from lipo_cli.settings import FinetuneSettings
 
-    flags: dict[str, Any] = {
-        "data": opt.data_layer(
-            dataset=dataset,
-            data_dir=data_dir,
-            smiles_column=smiles_column,
-            label_column=label_column,
-            on_invalid=on_invalid,
-            duplicates=duplicates,
-            split=split,
-            split_seed=split_seed,
-            fractions=fractions,
-            split_file=split_file,
-            keep_stereo_groups=keep_stereo_groups,
-        ),
-        "training": tune.training_layer(
-            model=model,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            patience=patience,
-            randomise=randomise,
-            max_length=max_length,
-            lora_rank=lora_rank,
-            precision=precision,
-            device=device,
-        ),
-    }
-    flags |= {k: v for k, v in {"peft": peft, "seed": seed}.items() if v is not None}
-    settings = build(FinetuneSettings, tune.file_layer(config, FinetuneSettings), flags)
+    settings = settings_from(FinetuneSettings, config, flags)
     if out is not None:
         opt.prepare_out(out, folder=True)
-    prepared = prepare(settings.data)
-    announce(prepared, primary_only=True)
+    if settings.selection is not None:
+        _check_selection(settings.selection)
+    prepared = prepare(settings.data, settings.selection)
+    announce(prepared, primary_only=settings.selection is None)
     _run(settings, prepared, store, out, as_json=as_json)
+
+
+def _check_selection(file: str) -> None:
+    """Checks before the data are read that the chosen rows are in a file.
+
+    Raises:
+        SettingsError: it is none: a rule, perhaps, such as `lipo compare` takes.
+    """
+    from lipo_cli.errors import SettingsError
+
+    if not Path(file).is_file():
+        raise SettingsError(
+            f"there is no file {file!r}",
+            where="--selection",
+            hint="lipo select VALUES --selection tsds --out FILE writes one",
+        )
+
+
+def _cells(settings: FinetuneSettings, prepared: Prepared) -> tuple[list[Cell], NDArray[np.int64]]:
+    """Returns what is trained, and the positions in the pool of the molecules that join."""
+    import numpy as np
+
+    from lipo_cli.comparison.plan import Cell, Choice
+    from lipo_cli.valuation.selection import parse_selection
+
+    if settings.selection is None:
+        choice, n_chosen = Choice("none", parse_selection("none"), "asked"), 0
+    else:
+        n_chosen = len(prepared.require_pool(at_least=1))
+        choice = Choice(Path(settings.selection).name, parse_selection("all"), "asked")
+    seeds = range(settings.seed, settings.seed + settings.ensemble)
+    cells = [Cell(choice, settings.peft, seed) for seed in seeds]
+    return cells, np.arange(n_chosen, dtype=np.int64)
 
 
 def _run(
@@ -102,40 +137,74 @@ def _run(
 
     from lipo_cli.commands.compare_view import CompareView
     from lipo_cli.commands.console import emit_json, say
-    from lipo_cli.commands.console import out as stdout
-    from lipo_cli.comparison.cells import run_cell
-    from lipo_cli.comparison.engine import NO_ROWS
-    from lipo_cli.comparison.plan import Cell, Choice
+    from lipo_cli.commands.dataset_lines import tell_unread
+    from lipo_cli.comparison.ensemble import combine, run_members
     from lipo_cli.tracking.ledger import MlflowLedger
     from lipo_cli.tracking.store import open_store
-    from lipo_cli.valuation.selection import parse_selection
 
+    cells, rows = _cells(settings, prepared)
     ledger = MlflowLedger(open_store(root), settings.experiment)
-    cell = Cell(Choice("none", parse_selection("none"), "asked"), settings.peft, settings.seed)
     with CompareView(settings.training.epochs) as view:
-        view.planned([cell], 1)
-        view.started(cell)
-        result = run_cell(
-            cell,
-            NO_ROWS,
-            prepared,
-            settings.training,
-            ledger,
-            progress=view,
-            on_epoch=lambda row: view.epoch(cell, row),
-        )
-        view.finished(cell, result)
+        view.planned(cells, len(cells))
+        members = run_members(cells, rows, prepared, settings.training, ledger, view)
+    max_length = settings.training.max_length
+    first = members[0]
+    tell_unread("training and validation", first.n_truncated, first.n_unknown, max_length)
+    ensemble: EnsembleResult | None = None
+    if len(cells) > 1:
+        ensemble = combine(cells, members, rows, prepared, settings.training, ledger)
+    result = ensemble or first
+    assert result.run_id is not None
     if out is not None:
-        assert result.run_id is not None
         shutil.copytree(ledger.regressor_folder(result.run_id), out, dirs_exist_ok=True)
         say(f"saved: {out}")
     say(f"in MLflow: experiment {settings.experiment}, run {result.run_id} (`lipo ui`)")
     if as_json:
         emit_json(result.as_dict())
         return
-    stdout.print(
-        f"{settings.peft}, seed {settings.seed}: test RMSE {result.test_rmse:.4f}, "
+    for member in members:
+        _show(settings, member)
+    if ensemble is not None:
+        _show_ensemble(ensemble)
+
+
+def _show(settings: FinetuneSettings, result: CellResult) -> None:
+    from lipo_cli.commands.console import out
+
+    out.print(
+        f"{result.peft}, seed {result.seed}: test RMSE {result.test_rmse:.4f}, "
         f"MAE {result.test_mae:.4f}; validation RMSE {result.val_rmse:.4f} "
         f"(epoch {result.best_epoch}, {result.trainable_parameters:,} parameters trained, "
         f"{result.seconds:.0f} s)"
     )
+    if settings.selection is not None:
+        out.print(
+            f"trained on {result.n_train:,} molecules, {result.n_selected:,} of them chosen: "
+            f"{settings.selection}",
+            markup=False,
+            soft_wrap=True,
+        )
+    if settings.ensemble == 1:
+        _show_interval(result.test_coverage, result.test_interval, result.test_error_ratio)
+
+
+def _show_ensemble(result: EnsembleResult) -> None:
+    from lipo_cli.commands.console import out
+
+    found = result.numbers
+    out.print(
+        f"their mean: test RMSE {found['test_rmse']:.4f}, MAE {found['test_mae']:.4f}; "
+        f"validation RMSE {found['val_rmse']:.4f}"
+    )
+    _show_interval(found["test_coverage"], found["test_interval"], found["test_error_ratio"])
+
+
+def _show_interval(coverage: float | None, width: float | None, ratio: float | None) -> None:
+    from lipo_cli.commands.console import out
+
+    if coverage is None or width is None:
+        return
+    text = f"90 % intervals, {width:.2f} wide on average, hold {100 * coverage:.1f} % of test"
+    if ratio is not None:
+        text += f"; the most uncertain fifth errs {ratio:.1f} times as much as the least"
+    out.print(text, soft_wrap=True)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from lipo_cli.commands.options import DEFAULT_STORE, JsonOption, StoreOption
-
-if TYPE_CHECKING:
-    from lipo_cli.tracking.registry import RegisteredVersion
+from lipo_cli.commands.options import DEFAULT_STORE, JsonOption, StoreOption, prepare_out
+from lipo_cli.errors import DataError, SettingsError
 
 app = typer.Typer(
-    no_args_is_help=True, help="Look at the registered models, and choose the champion."
+    no_args_is_help=True,
+    help="Look at the registered models, choose the champion, take one along as a folder.",
 )
 
 DEFAULT_MODEL = "models:/lipophilicity@champion"
+
+ModelArgument = Annotated[
+    str, typer.Argument(help="models:/NAME/VERSION or models:/NAME@ALIAS, or without `models:/`.")
+]
 
 
 @app.command("list")
@@ -29,97 +32,107 @@ def list_models(
 ) -> None:
     """List the registered models and their versions."""
     from lipo_cli.commands.console import emit_json, out, say
+    from lipo_cli.commands.model_output import version_as_dict, versions_table
     from lipo_cli.tracking.registry import list_versions
     from lipo_cli.tracking.store import open_store
 
     versions = list_versions(open_store(store, create=False), name)
     if as_json:
-        emit_json([_as_dict(version) for version in versions])
-        return
-    if not versions:
+        emit_json([version_as_dict(version) for version in versions])
+    elif versions:
+        out.print(versions_table(versions))
+    else:
         say("no model is registered yet; `lipo compare` registers its best one")
-        return
-    from rich.table import Table
-
-    table = Table(box=None)
-    for title in ("model", "version", "alias", "val RMSE", "selection", "peft", "seed", "made"):
-        right = title in ("version", "val RMSE", "seed")
-        table.add_column(title, justify="right" if right else "left", overflow="fold")
-    for v in versions:
-        tags = v.tags
-        table.add_row(
-            v.model,
-            v.version,
-            ", ".join(v.aliases),
-            _short_number(tags.get("val_rmse", "")),
-            *(tags.get(key, "") for key in ("selection", "peft", "seed")),
-            f"{datetime.fromtimestamp(v.created / 1000):%Y-%m-%d}",
-        )
-    out.print(table)
 
 
 @app.command("show")
 def show_model(
-    model: Annotated[
-        str, typer.Argument(help="models:/NAME@ALIAS or models:/NAME/VERSION.")
-    ] = DEFAULT_MODEL,
+    model: ModelArgument = DEFAULT_MODEL,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one registered model: where it came from and what speaks for it."""
+    """Show one registered model: where it came from and what speaks for it.
+
+    RMSEs are in the unit of the label; the difference is that of the mean test RMSE to the control.
+    """
     from lipo_cli.commands.console import emit_json, out
-    from lipo_cli.tracking.registry import show_version
+    from lipo_cli.commands.model_output import evidence_as_dict, evidence_table
+    from lipo_cli.tracking.evidence import evidence_for
     from lipo_cli.tracking.store import open_store
 
-    version = show_version(open_store(store, create=False), model)
+    opened = open_store(store, create=False)
+    content = evidence_as_dict(evidence_for(opened, model), store if opened.root else None)
     if as_json:
-        emit_json(_as_dict(version))
-        return
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for key, value in _as_dict(version).items():
-        if key != "tags":
-            table.add_row(key, ", ".join(value) if isinstance(value, list) else str(value))
-    for key, value in sorted(version.tags.items()):
-        table.add_row(key, value)
-    out.print(table)
+        emit_json(content)
+    else:
+        out.print(evidence_table(content))
 
 
 @app.command("promote")
 def promote_model(
-    model: Annotated[str, typer.Argument(help="models:/NAME/VERSION.")],
+    model: ModelArgument,
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
     """Give a version the title `champion`, whatever it was measured on."""
     from lipo_cli.commands.console import emit_json, say
+    from lipo_cli.commands.model_output import version_as_dict
     from lipo_cli.tracking.registry import set_champion
     from lipo_cli.tracking.store import open_store
 
     version = set_champion(open_store(store, create=False), model)
     if as_json:
-        emit_json(_as_dict(version))
+        emit_json(version_as_dict(version))
         return
     say(f"models:/{version.model}@champion is now version {version.version}")
 
 
-def _as_dict(version: RegisteredVersion) -> dict[str, object]:
-    return {
-        "model": version.model,
-        "version": version.version,
-        "aliases": list(version.aliases),
-        "run_id": version.run_id,
-        "made": datetime.fromtimestamp(version.created / 1000).astimezone().isoformat(),
-        "description": version.description,
-        "tags": dict(version.tags),
-    }
+@app.command("export")
+def export_model(
+    model: ModelArgument,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="The folder to write: a new or empty one.")
+    ],
+    store: StoreOption = DEFAULT_STORE,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a registered model as a folder that `lipo predict --model DIR` takes, on any machine.
+
+    The folder appears only once it is whole.
+    """
+    import json
+
+    from lipo_cli.commands.console import emit_json, say, warn
+    from lipo_cli.commands.model_output import version_as_dict
+    from lipo_cli.tracking.registry import regressor_folder, show_version
+    from lipo_cli.tracking.store import open_store
+
+    opened = open_store(store, create=False)
+    version = show_version(opened, model)
+    folder = regressor_folder(opened, version.uri)
+    prepare_out(out, folder=True)
+    if any(out.iterdir()):
+        raise SettingsError(f"{out} is not empty", where="--out", hint="name a new folder")
+    _copy_folder(folder, out)
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    if as_json:
+        emit_json({**version_as_dict(version), "out": str(out)})
+    say(f"{version.model} version {version.version}: {out} (`lipo predict FILE --model {out}`)")
+    if manifest.get("self_contained") is False:
+        warn(f"its base model is too large to go along: it needs {manifest['base']['name']} there")
 
 
-def _short_number(text: str) -> str:
+def _copy_folder(source: Path, target: Path) -> None:
+    """Copies beside the empty folder `target` and puts the copy in its place."""
+    import shutil
+    import tempfile
+
     try:
-        return f"{float(text):.4f}"
-    except ValueError:
-        return text
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as beside:
+            # Contents alone: weights are often saved for their owner only, and this is to share.
+            copy = Path(
+                shutil.copytree(source, Path(beside) / target.name, copy_function=shutil.copyfile)
+            )
+            copy.replace(target)
+    except OSError as error:
+        raise DataError(f"cannot be written: {error.strerror or error}", where=target) from None

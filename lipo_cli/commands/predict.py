@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from lipo_cli.commands.options import DEFAULT_STORE, JsonOption, StoreOption
+from lipo_cli.commands.options import DEFAULT_STORE, JsonOption, StoreOption, prepare_out
 from lipo_cli.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
-    from lipo_cli.commands.predict_io import MoleculeFile, Row, Writer
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from lipo_cli.commands.predict_io import MoleculeFile, Writer
     from lipo_cli.progress import Progress
-    from lipo_cli.tracking.prediction import Predictor
+
+    Compute = Callable[[list[str]], NDArray[np.float64]]
 
 DEFAULT_MODEL = "models:/lipophilicity@champion"
+
+_ENDS = ("std", "low", "high")
 
 OnInvalid = Literal["error", "skip", "nan"]
 
@@ -25,7 +32,9 @@ def predict(
     model: Annotated[
         str,
         typer.Option(
-            "--model", metavar="MODEL", help="A registered model models:/NAME@ALIAS, or a folder."
+            "--model",
+            metavar="MODEL",
+            help="A registered model, models:/NAME/VERSION or models:/NAME@ALIAS, or a folder.",
         ),
     ] = DEFAULT_MODEL,
     out: Annotated[
@@ -38,6 +47,23 @@ def predict(
     column: Annotated[
         str, typer.Option("--column", help="The name of the column of predictions.")
     ] = "prediction",
+    tta: Annotated[
+        int | None,
+        typer.Option(
+            "--tta",
+            metavar="K",
+            min=1,
+            max=100,
+            help="SMILES of each molecule averaged. (default: as the model was measured)",
+        ),
+    ] = None,
+    uncertainty: Annotated[
+        bool,
+        typer.Option(
+            "--uncertainty",
+            help="Add columns _std, _low and _high: the spread, and a calibrated 90 % interval.",
+        ),
+    ] = False,
     on_invalid: Annotated[
         OnInvalid,
         typer.Option(
@@ -51,26 +77,47 @@ def predict(
     """Predict the property of the molecules in a file.
 
     Prints the file's rows in their order with a column of predictions (raw units) added, or writes
-    them to a file that appears only once it is whole.
+    them to a file that appears only once it is whole. The file is checked to its end first, so that
+    nothing is printed of one that is refused; neither it nor the result is ever held in memory.
     """
     from lipo_cli.commands.console import RichProgress, emit_json, say
+    from lipo_cli.commands.model_source import find_model
     from lipo_cli.commands.predict_io import MoleculeFile, output
 
-    if out is not None and out.exists() and out.resolve() == file.resolve():
-        raise SettingsError("is the file that is read", where=f"--out {out}", hint="name another")
+    if out is not None:
+        prepare_out(out)
+        if out.exists() and out.resolve() == file.resolve():
+            raise SettingsError(f"{out} is the file that is read", where="--out")
     molecules = MoleculeFile(file, smiles_column)
-    if column in molecules.header:
+    columns = [column, *[f"{column}_{end}" for end in _ENDS]] if uncertainty else [column]
+    if taken := sorted(set(columns) & set(molecules.header)):
         raise SettingsError(
-            f"{file} has a column {column!r} already", where="--column", hint="choose another name"
+            f"{file} has a column {taken[0]!r} already",
+            where="--column",
+            hint="choose another name",
         )
-    regressor = _load(model, store)
-    with (
-        RichProgress() as progress,
-        output(out, molecules.header, column, as_json=as_json) as writer,
-    ):
-        counts, bad = _predict_all(molecules, regressor, writer, on_invalid, progress)
+    source = find_model(model, store)
+    with RichProgress() as progress:
+        n_rows = molecules.check(molecules=on_invalid == "error", progress=progress)
+        compute = _predictor(source.folder, tta, uncertainty=uncertainty)
+        say(f"model: {source.title}")
+        with output(out, [*molecules.header, *columns], as_json=as_json) as writer:
+            progress.start("predicting", n_rows, "molecules")
+            counts, bad = _predict_all(
+                molecules, compute, len(columns), writer, on_invalid, progress
+            )
+            progress.finish()
     if as_json and out is not None:
-        emit_json({"model": model, "file": str(file), "out": str(out), **counts, "invalid": bad})
+        result = {"file": str(file), "out": str(out), **counts, "invalid": bad}
+        emit_json({"model": model, "predicted_by": source.about, **result})
+    _say_result(file, model, counts, bad)
+
+
+def _say_result(
+    file: Path, model: str, counts: dict[str, int], bad: list[dict[str, int | str]]
+) -> None:
+    from lipo_cli.commands.console import say
+
     skipped = f", {counts['invalid_rows']:,} invalid" if bad else ""
     say(f"{counts['predicted']:,} molecules predicted by {model}{skipped}")
     for entry in bad[:5]:
@@ -85,56 +132,42 @@ _REMEMBERED = 1000
 
 def _predict_all(
     molecules: MoleculeFile,
-    regressor: Predictor,
+    compute: Compute,
+    n_columns: int,
     writer: Writer,
     on_invalid: OnInvalid,
     progress: Progress,
 ) -> tuple[dict[str, int], list[dict[str, int | str]]]:
+    """Predicts chunk by chunk; returns the counts and the first invalid rows."""
+    from lipo_cli.tracking.prediction import predict_columns
+
     counts = {"rows": 0, "predicted": 0, "invalid_rows": 0}
     bad: list[dict[str, int | str]] = []
-    progress.start("predicting", None, "molecules")
     for chunk in molecules.chunks():
         invalid = [row for row in chunk if row.smiles is None]
         if invalid and on_invalid == "error":
-            raise DataError(
-                invalid[0].reason,
-                where=f"{molecules.path}:{invalid[0].line}",
-                hint="--on-invalid skip leaves such rows out, nan leaves the prediction empty",
-            )
-        _write_chunk(chunk, regressor, writer, keep_invalid=on_invalid == "nan")
+            # The check before found none.
+            raise DataError("the file has changed while it was read", where=molecules.path)
+        if invalid:
+            progress.advance(len(invalid))
+        smiles = [row.smiles for row in chunk]
+        found = predict_columns(compute, smiles, n_columns=n_columns, on_done=progress.advance)
+        for row, values in zip(chunk, found.tolist(), strict=True):
+            if row.smiles is not None or on_invalid == "nan":
+                writer.write(row, values)
         counts["rows"] += len(chunk)
         counts["predicted"] += len(chunk) - len(invalid)
         counts["invalid_rows"] += len(invalid)
         room = _REMEMBERED - len(bad)
         bad.extend({"line": row.line, "reason": row.reason} for row in invalid[:room])
-        progress.advance(len(chunk))
-    progress.finish()
     return counts, bad
 
 
-def _write_chunk(
-    chunk: list[Row], regressor: Predictor, writer: Writer, *, keep_invalid: bool
-) -> None:
-    from lipo_cli.tracking.prediction import predict_canonical
+def _predictor(folder: Path, views: int | None, *, uncertainty: bool) -> Compute:
+    """Loads a model and returns what computes the columns [n, 1 or 4] of some molecules."""
+    from lipo_cli.model.ensemble import load_predictor, predict_with_interval
 
-    found = predict_canonical(regressor, [row.smiles for row in chunk])
-    for row, value in zip(chunk, found, strict=True):
-        if row.smiles is not None or keep_invalid:
-            writer.write(row, float(value))
-
-
-def _load(model: str, store: Path) -> Predictor:
-    """Loads a regressor from a folder, or from the registry of the store."""
-    if model.startswith("models:/"):
-        from lipo_cli.tracking.registry import regressor_folder
-        from lipo_cli.tracking.store import open_store
-
-        folder = regressor_folder(open_store(store, create=False), model)
-    else:
-        folder = Path(model)
-        inside = folder / "artifacts" / "regressor"
-        if (inside / "manifest.json").is_file():
-            folder = inside  # a downloaded MLflow model
-    from lipo_cli.model.regressor import Regressor
-
-    return Regressor.load(folder)
+    model = load_predictor(folder)
+    if uncertainty:
+        return lambda smiles: predict_with_interval(model, smiles, views=views)
+    return lambda smiles: model.predict(smiles, views=views)[:, None]

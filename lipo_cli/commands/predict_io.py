@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Protocol, cast
 
@@ -20,8 +21,9 @@ from lipo_cli.chem.columns import SMILES, find_column
 from lipo_cli.chem.molecules import parse
 from lipo_cli.chem.reading import read_rows
 from lipo_cli.errors import DataError
+from lipo_cli.progress import Progress
 
-CHUNK = 2048
+CHUNK = 4096
 """Rows in memory at a time."""
 
 
@@ -43,7 +45,7 @@ class Row:
 
 
 class MoleculeFile:
-    """A CSV or TSV file, plain or gzipped, that is read from front to back once.
+    """A CSV or TSV file, plain or gzipped, that is read from front to back, never held whole.
 
     Attributes:
         path: The file.
@@ -56,22 +58,59 @@ class MoleculeFile:
         Raises:
             DataError: the file cannot be read, or has no SMILES column.
         """
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise DataError(
+                "is a pipe or a device, and the file is read twice",
+                where=path,
+                hint="write it to a file first",
+            )
         self.path = path
-        self._rows = read_rows(path)
-        self.header = tuple(name.strip() for name in next(self._rows)[1])
+        self.header = tuple(name.strip() for name in next(read_rows(path))[1])
         position = find_column(self.header, SMILES, wanted=smiles_column, path=path, required=True)
         assert position is not None
         self._position = position
 
-    def chunks(self, size: int = CHUNK) -> Iterator[list[Row]]:
-        """Yields the rows in order, `size` at a time."""
-        chunk: list[Row] = []
-        for line, fields in self._rows:
-            chunk.append(self._row(line, fields))
-            if len(chunk) == size:
-                yield chunk
-                chunk = []
-        if chunk:
+    def check(self, *, molecules: bool, progress: Progress) -> int:
+        """Reads the whole file once before anything is predicted, and keeps nothing of it.
+
+        Whatever makes the file useless, on its last line too, is then known before the first
+        prediction is printed.
+
+        Args:
+            molecules: Whether a row that holds no molecule is an error.
+            progress: Told of every `CHUNK` rows.
+
+        Returns:
+            The number of rows.
+
+        Raises:
+            DataError: the file is damaged, or (with `molecules`) a row holds no molecule.
+        """
+        n_rows = 0
+        progress.start("checking", None, "rows")
+        for chunk in self._batches():
+            for line, fields in chunk:
+                if molecules and (row := self._row(line, fields)).smiles is None:
+                    raise DataError(
+                        row.reason,
+                        where=f"{self.path}:{line}",
+                        hint="--on-invalid skip leaves such rows out, nan leaves the prediction "
+                        "empty",
+                    )
+            n_rows += len(chunk)
+            progress.advance(len(chunk))
+        progress.finish()
+        return n_rows
+
+    def chunks(self) -> Iterator[list[Row]]:
+        """Yields the rows in order, `CHUNK` at a time."""
+        for chunk in self._batches():
+            yield [self._row(line, fields) for line, fields in chunk]
+
+    def _batches(self) -> Iterator[tuple[tuple[int, list[str]], ...]]:
+        rows = read_rows(self.path)
+        next(rows)  # the header
+        while chunk := tuple(islice(rows, CHUNK)):
             yield chunk
 
     def _row(self, line: int, fields: Sequence[str]) -> Row:
@@ -90,24 +129,24 @@ class MoleculeFile:
 class Writer(Protocol):
     """Where predictions go."""
 
-    def write(self, row: Row, prediction: float) -> None:
-        """Writes one row and its prediction; NaN where there is none."""
+    def write(self, row: Row, values: Sequence[float]) -> None:
+        """Writes one row and what is predicted of it; NaN where there is none."""
 
     def close(self) -> None:
         """Writes what comes after the last row."""
 
 
 class CsvWriter:
-    """The input's columns and the prediction."""
+    """The input's columns and the predicted ones."""
 
-    def __init__(self, stream: IO[str], header: Sequence[str], column: str, delimiter: str) -> None:
+    def __init__(self, stream: IO[str], names: Sequence[str], delimiter: str) -> None:
         self._writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
-        self._writer.writerow([*header, column])
+        self._writer.writerow(names)
 
-    def write(self, row: Row, prediction: float) -> None:
+    def write(self, row: Row, values: Sequence[float]) -> None:
         """Writes one row; a missing prediction is an empty cell."""
-        number = f"{prediction:.6f}" if math.isfinite(prediction) else ""
-        self._writer.writerow([*row.fields, number])
+        numbers = [f"{value:.6f}" if math.isfinite(value) else "" for value in values]
+        self._writer.writerow([*row.fields, *numbers])
 
     def close(self) -> None:
         """Has nothing more to write."""
@@ -116,15 +155,15 @@ class CsvWriter:
 class JsonWriter:
     """A JSON array of objects, written as it grows."""
 
-    def __init__(self, stream: IO[str], header: Sequence[str], column: str) -> None:
+    def __init__(self, stream: IO[str], names: Sequence[str]) -> None:
         self._stream = stream
-        self._names = [*header, column]
+        self._names = names
         self._between = "["
 
-    def write(self, row: Row, prediction: float) -> None:
+    def write(self, row: Row, values: Sequence[float]) -> None:
         """Writes one object; a missing prediction is null."""
-        number = prediction if math.isfinite(prediction) else None
-        content = dict(zip(self._names, [*row.fields, number], strict=True))
+        numbers = [value if math.isfinite(value) else None for value in values]
+        content = dict(zip(self._names, [*row.fields, *numbers], strict=True))
         self._stream.write(f"{self._between}\n{json.dumps(content)}")
         self._between = ","
 
@@ -134,23 +173,22 @@ class JsonWriter:
 
 
 @contextmanager
-def output(
-    path: Path | None, header: Sequence[str], column: str, *, as_json: bool = False
-) -> Iterator[Writer]:
+def output(path: Path | None, names: Sequence[str], *, as_json: bool = False) -> Iterator[Writer]:
     """Opens the output: stdout without a path, else a file that appears only when it is whole.
 
-    The suffix decides: `.tsv` is written with tabs, `.json` as JSON, `.gz` packed.
+    `names` are the columns, the input's first and the predicted ones behind them. The suffix
+    decides: `.tsv` is written with tabs, `.json` as JSON, `.gz` packed.
 
     Raises:
-        DataError: the folder is missing or cannot be written.
+        DataError: the file cannot be written.
     """
     suffixes = set(path.suffixes) if path is not None else set()
     as_json = ".json" in suffixes or (path is None and as_json)
 
     def writer(stream: IO[str]) -> Writer:
         if as_json:
-            return JsonWriter(stream, header, column)
-        return CsvWriter(stream, header, column, "\t" if {".tsv", ".tab"} & suffixes else ",")
+            return JsonWriter(stream, names)
+        return CsvWriter(stream, names, "\t" if {".tsv", ".tab"} & suffixes else ",")
 
     if path is None:
         to_terminal = writer(sys.stdout)
@@ -166,8 +204,6 @@ def output(
 
 @contextmanager
 def _whole_or_nothing(path: Path) -> Iterator[IO[str]]:
-    if path.is_dir():
-        raise DataError("is a directory, not a file", where=path)
     try:
         number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:

@@ -9,6 +9,7 @@ import typer
 
 from lipo_cli.commands import options as opt
 from lipo_cli.commands import training_options as tune
+from lipo_cli.commands.layers import settings_from
 
 if TYPE_CHECKING:
     from lipo_cli.comparison.prepare import Prepared
@@ -81,40 +82,12 @@ def score(
     game; reason (why sampling stopped) and converged; n_optimal (the points that the removal curve
     keeps) and the other numbers of the computation; values, one object per point.
     """
+    flags = locals()
     from lipo_cli.commands.dataset_lines import announce
     from lipo_cli.comparison.prepare import prepare
-    from lipo_cli.settings import ScoreSettings, build
+    from lipo_cli.settings import ScoreSettings
 
-    flags: dict[str, Any] = {
-        "data": opt.data_layer(
-            dataset=dataset,
-            secondary=secondary,
-            data_dir=data_dir,
-            smiles_column=smiles_column,
-            label_column=label_column,
-            on_invalid=on_invalid,
-            duplicates=duplicates,
-            split=split,
-            split_seed=split_seed,
-            fractions=fractions,
-            split_file=split_file,
-            keep_stereo_groups=keep_stereo_groups,
-        ),
-        "training": tune.training_layer(
-            model=model,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            precision=precision,
-            device=device,
-        ),
-        "tsds": tune.training_layer(
-            game=game, relative_error=relative_error, components=components, seed=seed
-        ),
-        "method": method,
-    }
-    given = {"reference_peft": reference_peft, "seed": seed}
-    flags |= {k: v for k, v in given.items() if v is not None}
-    settings = build(ScoreSettings, tune.file_layer(config, ScoreSettings), flags)
+    settings = settings_from(ScoreSettings, config, flags)
     if out is not None:
         opt.prepare_out(out, folder=True)
     prepared = prepare(settings.data)
@@ -135,6 +108,8 @@ def _run(
     from lipo_cli.commands.compare_view import CompareView
     from lipo_cli.commands.console import emit_json, say
     from lipo_cli.commands.console import out as stdout
+    from lipo_cli.commands.dataset_lines import tell_unread
+    from lipo_cli.commands.select_source import write_source
     from lipo_cli.comparison.engine import reference_model, scores_of
     from lipo_cli.comparison.plan import Cell, Choice
     from lipo_cli.tracking.ledger import MlflowLedger
@@ -147,13 +122,18 @@ def _run(
     cell = Cell(none, settings.reference_peft, settings.seed)
     with CompareView(settings.training.epochs) as view:
         view.planned([cell], 1)
-        regressor, _ = reference_model(cell, prepared, settings.training, ledger, view)
+        regressor, trained = reference_model(cell, prepared, settings.training, ledger, view)
         scored = scores_of(
             cell, regressor, prepared, settings.training, settings.tsds, ledger, view
         )
+    max_length = settings.training.max_length
+    tell_unread("training and validation", trained.n_truncated, trained.n_unknown, max_length)
+    pool = regressor.encode(prepared.require_pool().examples.smiles)
+    tell_unread("secondary", pool.n_truncated, pool.n_unknown, regressor.max_length)
     say(f"tsds: {scored.reason}")
     if out is not None:
         write_values(out, scored.table, scored.curve)
+        write_source(out, prepared.require_pool().table)
         say(f"values: {out}")
     if as_json:
         emit_json(_as_dict(settings, prepared, scored))

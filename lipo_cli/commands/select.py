@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lipo_cli.commands import options as opt
-from lipo_cli.errors import DataError
+from lipo_cli.errors import DataError, SettingsError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from lipo_cli.commands.select_source import ScoredFile
+    from lipo_cli.valuation.selection import Selected, Selection
 
 
 def select(
@@ -33,6 +36,23 @@ def select(
         Path | None,
         typer.Option("--out", metavar="FILE", help="Write every row with `selected` and `reason`."),
     ] = None,
+    secondary: Annotated[
+        Path | None,
+        typer.Option(
+            "--secondary",
+            metavar="FILE",
+            help="The file that was scored, whose columns are kept. "
+            "(default: the one named in the folder of the values)",
+        ),
+    ] = None,
+    smiles_column: Annotated[
+        str | None,
+        typer.Option(
+            "--smiles-column",
+            metavar="NAME",
+            help="Column of the SMILES in --secondary. (default: found by its usual names)",
+        ),
+    ] = None,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Seed of random choices, as in compare.")
     ] = 0,
@@ -40,55 +60,97 @@ def select(
 ) -> None:
     """Choose secondary points by their values; say why each was taken or left.
 
-    Without --out, the chosen rows go to stdout as CSV.
+    Each row keeps the columns of its file. Then come row (data rows from 0), line, the smiles and
+    label that were scored (canonical, duplicates merged), value, standard_error, rank, selected and
+    reason; a column of the file that would be taken for one of these becomes file.NAME. Without
+    --out, the chosen rows go to stdout as CSV.
     """
     import sys
 
-    import numpy as np
-
     from lipo_cli.commands.console import emit_json, say
-    from lipo_cli.comparison.summary import selection_overlaps
-    from lipo_cli.valuation.removal import peak_of
-    from lipo_cli.valuation.selection import PointScores, parse_selection, selection_rng
-    from lipo_cli.valuation.table import read_curve, read_values
+    from lipo_cli.commands.select_source import find_source
+    from lipo_cli.valuation.selection import parse_selection
+    from lipo_cli.valuation.table import read_values
 
     rules = {text: parse_selection(text) for text in selection}
     if out is not None:
         opt.prepare_out(out)
     table = read_values(values)
-    folder = values if values.is_dir() else values.parent
-    curve = folder / "removal_curve.csv"
+    chosen = _choose(rules, table, values, seed)
+    first = chosen[selection[0]]
+    marked = table.assign(selected=False, reason=list(first.reasons))
+    marked.loc[first.positions, "selected"] = True
+    source = find_source(values, secondary)
+    if out is not None and source is not None and out.resolve() == source.path.resolve():
+        raise SettingsError(f"{out} is the file that was scored", where="--out")
+    written = _with_file_columns(marked, source, smiles_column)
+    for text, selected in chosen.items():
+        say(f"{text}: {len(selected)} of {len(table)} points")
+    overlaps = _overlaps(chosen)
+    for overlap in overlaps:
+        say(f"{overlap['first']} and {overlap['second']}: Jaccard {overlap['jaccard']:.2f}")
+    if out is not None:
+        _write(written, out)
+        say(f"written: {out}")
+    taken = written[marked["selected"]]
+    if as_json:
+        emit_json(
+            {
+                "selections": {text: s.positions.tolist() for text, s in chosen.items()},
+                "rows": marked.loc[marked["selected"], "row"].tolist(),
+                "chosen": taken.to_dict("records"),
+                "overlaps": overlaps,
+            }
+        )
+    elif out is None:
+        taken.to_csv(sys.stdout, index=False)
+
+
+def _choose(
+    rules: dict[str, Selection], table: pd.DataFrame, values: Path, seed: int
+) -> dict[str, Selected]:
+    from lipo_cli.valuation.removal import peak_of
+    from lipo_cli.valuation.selection import PointScores, selection_rng
+    from lipo_cli.valuation.table import read_curve
+
+    curve = (values if values.is_dir() else values.parent) / "removal_curve.csv"
     scores = PointScores(
         table["value"].to_numpy(),
         table["standard_error"].to_numpy(),
         peak_of(read_curve(curve)) if curve.is_file() else None,
     )
-    chosen = {
+    return {
         text: rule.select(scores, len(table), selection_rng(rule, seed))
         for text, rule in rules.items()
     }
-    first = chosen[selection[0]]
-    taken = np.zeros(len(table), dtype=bool)
-    taken[first.positions] = True
-    written = table.assign(selected=taken, reason=list(first.reasons))
-    for text, selected in chosen.items():
-        say(f"{text}: {len(selected)} of {len(table)} points")
-    overlaps = selection_overlaps({text: s.positions for text, s in chosen.items()})
-    for overlap in overlaps:
-        say(f"{overlap.first} and {overlap.second}: Jaccard {overlap.jaccard:.2f}")
-    if out is not None:
-        _write(written, out)
-        say(f"written: {out}")
-    if as_json:
-        emit_json(
-            {
-                "selections": {text: s.positions.tolist() for text, s in chosen.items()},
-                "rows": written.loc[taken, "row"].tolist(),
-                "overlaps": [vars(overlap) for overlap in overlaps],
-            }
-        )
-    elif out is None:
-        written[taken].to_csv(sys.stdout, index=False)
+
+
+def _overlaps(chosen: dict[str, Selected]) -> list[dict[str, Any]]:
+    """Compares every pair that chose something, without the comparison, which would load torch."""
+    from itertools import combinations
+
+    from lipo_cli.valuation.agreement import jaccard
+
+    taken = {text: selected.positions for text, selected in chosen.items() if len(selected)}
+    return [
+        {"first": a, "second": b, "jaccard": jaccard(taken[a], taken[b])}
+        for a, b in combinations(taken, 2)
+    ]
+
+
+def _with_file_columns(
+    table: pd.DataFrame, source: ScoredFile | None, smiles_column: str | None
+) -> pd.DataFrame:
+    from lipo_cli.commands.console import say
+    from lipo_cli.commands.select_source import renamed_columns, with_file_columns
+
+    if source is None:
+        say("without the columns of the file that was scored: name it with --secondary FILE")
+        return table
+    joined = with_file_columns(table, source, smiles_column)
+    if renamed := renamed_columns(joined):
+        say(f"columns of {source.path.name} under another name: {', '.join(renamed)}")
+    return joined
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:

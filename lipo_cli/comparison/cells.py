@@ -13,9 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lipo_cli.comparison.ledger import Finished, Ledger, Recorder, code_version
-from lipo_cli.comparison.metrics import regression_metrics
 from lipo_cli.comparison.plan import Cell
 from lipo_cli.comparison.prepare import Prepared, digest
+from lipo_cli.comparison.uncertainty import calibration_of, measured_numbers, predict_parts
 from lipo_cli.model.adapters import DEFAULT_LAYER_DECAY, DEFAULT_LEARNING_RATE
 from lipo_cli.model.base import resolve_base
 from lipo_cli.model.precision import has_bf16, pick_device
@@ -56,7 +56,11 @@ class CellResult:
         status: `finished` or `failed`; a failed cell has an error and no numbers.
         reused: Whether a finished run of equal settings, data and code was found.
         history: The training curve.
-        predictions: Columns part, row, smiles, measured, predicted of validation and test.
+        test_coverage: Share of test labels inside their 90 % interval, calibrated on validation.
+        test_interval: The interval's mean width.
+        test_error_ratio: RMS error of the most uncertain fifth over that of the least; None where
+            a molecule is predicted once.
+        predictions: Columns part, row, smiles, measured, predicted, spread of validation and test.
     """
 
     selection: str
@@ -79,6 +83,9 @@ class CellResult:
     test_mae: float | None = None
     test_r2: float | None = None
     test_spearman: float | None = None
+    test_coverage: float | None = None
+    test_interval: float | None = None
+    test_error_ratio: float | None = None
     history: list[dict[str, float]] = field(default_factory=list, repr=False)
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
 
@@ -125,7 +132,7 @@ def effective(training: TrainingSettings, peft: Peft) -> TrainingSettings:
 def _training_examples(prepared: Prepared, rows: NDArray[np.int64]) -> Examples:
     if len(rows) == 0:
         return prepared.train
-    return prepared.train.joined(prepared.require_pool().examples.take(rows))
+    return prepared.train.joined(prepared.require_pool(at_least=1).examples.take(rows))
 
 
 def run_cell(
@@ -202,7 +209,7 @@ def log_inputs(record: Recorder, prepared: Prepared, rows: NDArray[np.int64]) ->
         name = f"{prepared.dataset.name}-{part}"
         record.dataset(frame, name, primary.path.name, context, primary.sha256)
     if len(rows):
-        pool = prepared.require_pool()
+        pool = prepared.require_pool(at_least=1)
         frame = pool.table.frame.iloc[pool.positions[rows]][["row", "smiles", "label"]]
         name = f"{prepared.dataset.name}-secondary"
         record.dataset(frame, name, pool.table.path.name, "secondary", pool.table.sha256)
@@ -244,8 +251,10 @@ def _measure(
     run_id: str,
 ) -> CellResult:
     predictions = predict_parts(regressor, prepared)
-    test = predictions[predictions["part"] == "test"]
-    on_test = regression_metrics(test["predicted"].to_numpy(), test["measured"].to_numpy())
+    calibration = calibration_of(predictions)
+    numbers: dict[str, Any] = {**measured_numbers(predictions, calibration)}
+    if calibration is not None:
+        regressor.manifest["calibration"] = calibration.as_dict()
     return CellResult(
         selection=cell.choice.name,
         peft=cell.peft,
@@ -260,35 +269,10 @@ def _measure(
         trainable_parameters=regressor.parameters().trainable,
         seconds=result.seconds,
         best_epoch=result.best_epoch,
-        val_rmse=result.best_val_rmse,
-        test_rmse=on_test["rmse"],
-        test_mae=on_test["mae"],
-        test_r2=on_test["r2"],
-        test_spearman=on_test["spearman"],
+        **numbers,
         history=result.history,
         predictions=predictions,
     )
-
-
-def predict_parts(regressor: Regressor, prepared: Prepared) -> pd.DataFrame:
-    """Returns predictions of validation and test: part, row, smiles, measured, predicted."""
-    frames = []
-    for part in ("val", "test"):
-        positions = prepared.split.part(part)
-        frame = prepared.dataset.primary.frame.iloc[positions]
-        examples = prepared.part(part)
-        frames.append(
-            pd.DataFrame(
-                {
-                    "part": part,
-                    "row": frame["row"].to_numpy(),
-                    "smiles": examples.smiles,
-                    "measured": examples.labels,
-                    "predicted": regressor.predict(examples.smiles),
-                }
-            )
-        )
-    return pd.concat(frames, ignore_index=True)
 
 
 def _from_found(cell: Cell, found: Finished) -> CellResult:

@@ -75,6 +75,7 @@ class Comparison:
         summary: One row per selection and method.
         overlaps: How far the selections agree, for the first seed.
         scored: The values of the pool, where a selection needed them.
+        best: The cell that was offered as champion; None where none may be.
         champion: Model, version, run and the reason, as the ledger says it.
         run_id: The record of the comparison.
     """
@@ -84,6 +85,7 @@ class Comparison:
     summary: list[SummaryRow]
     overlaps: list[Overlap]
     scored: Scored | None
+    best: CellResult | None = None
     champion: dict[str, Any] | None = None
     run_id: str | None = None
     chosen: dict[str, NDArray[np.int64]] = field(default_factory=dict)
@@ -158,6 +160,7 @@ def compare(
         summary=summary,
         overlaps=selection_overlaps(chosen),
         scored=scored,
+        best=best,
         champion=_promoted(best, prepared, ledger, settings) if best is not None else None,
         chosen=chosen,
     )

@@ -16,7 +16,6 @@ from lipo_cli.comparison.cells import CellResult
 from lipo_cli.comparison.engine import Comparison
 from lipo_cli.comparison.metrics import regression_metrics
 from lipo_cli.comparison.scoring import Scored
-from lipo_cli.comparison.summary import pick_champion
 
 # Okabe and Ito 2008: told apart by colour-blind readers, and in grey by their order of lightness.
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#999999", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -50,8 +49,9 @@ def draw_all(comparison: Comparison, folder: Path, label: str) -> list[Path]:
             drawn.append(("rmse_by_cell", rmse_by_cell(done, label)))
             drawn.append(("training_curves", training_curves(done, label)))
             drawn.append(("training_time", training_time(done)))
-            champion = _champion_cell(comparison, done)
-            drawn.append(("predicted_vs_measured", predicted_vs_measured(champion, label)))
+        if comparison.best is not None:
+            figure = predicted_vs_measured(comparison.best, label)
+            drawn.append(("predicted_vs_measured", figure))
         if comparison.scored is not None:
             drawn.append(("removal_curve", removal_figure(comparison.scored, label)))
             drawn.append(("values", values_figure(comparison.scored)))
@@ -61,12 +61,6 @@ def draw_all(comparison: Comparison, folder: Path, label: str) -> list[Path]:
         figure.savefig(path, dpi=_DPI)
         paths.append(path)
     return paths
-
-
-def _champion_cell(comparison: Comparison, done: Sequence[CellResult]) -> CellResult:
-    """Returns the cell that validation likes best, as the champion was picked."""
-    best = pick_champion(comparison.cells, comparison.summary)
-    return best if best is not None else done[0]
 
 
 def _panels(n: int, width: float, height: float, **kwargs: object) -> tuple[Figure, list[Axes]]:

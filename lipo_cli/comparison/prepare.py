@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lipo_cli.chem.datasets import Dataset, load_dataset
+from lipo_cli.chem.datasets import Dataset, load_dataset, read_selection
 from lipo_cli.chem.overlap import OverlapReport, drop_overlap
 from lipo_cli.chem.splits import Split, make_split
-from lipo_cli.chem.tables import MoleculeTable
+from lipo_cli.chem.tables import MoleculeTable, read_header
 from lipo_cli.errors import DataError
 from lipo_cli.settings import CompareSettings, DataSettings
 from lipo_cli.training.finetune import Examples
+from lipo_cli.valuation.table import COLUMNS
 
 
 @dataclass(frozen=True)
@@ -75,18 +77,22 @@ class Prepared:
         content = digest(Examples(primary.smiles, primary.labels))
         return f"{self.dataset.name}:{content}:{self.split.fingerprint()}"
 
-    def require_pool(self) -> Pool:
+    def require_pool(self, *, at_least: int = 2) -> Pool:
         """Returns the pool.
 
+        Args:
+            at_least: How many molecules it must hold; there is nothing to choose from fewer than 2.
+
         Raises:
-            DataError: there is no secondary set, or all of it overlaps with validation and test.
+            DataError: there is no secondary set, or it overlaps with validation and test and too
+                few of it are left.
         """
         if self.pool is None:
             raise DataError(
                 f"the dataset '{self.dataset.name}' has no secondary set",
                 hint="give one: --secondary FILE",
             )
-        if len(self.pool) < 2:
+        if len(self.pool) < at_least:
             raise DataError(
                 f"{len(self.pool)} secondary molecules are left without the overlap",
                 where=self.pool.table.path,
@@ -119,13 +125,28 @@ def resolved(settings: CompareSettings, prepared: Prepared) -> CompareSettings:
     )
 
 
-def prepare(settings: DataSettings) -> Prepared:
+def _read_chosen(path: Path, settings: DataSettings) -> MoleculeTable:
+    if set(COLUMNS) <= set(read_header(path)):
+        # Written by `lipo select` beside the file's own columns: the molecules that were scored,
+        # duplicates merged, whatever the columns of the primary set are called.
+        names = {"smiles_column": "smiles", "label_column": "label"}
+        settings = settings.model_copy(update=names)
+    return read_selection(path, settings)
+
+
+def prepare(settings: DataSettings, selection: str | None = None) -> Prepared:
     """Loads the dataset, splits it and drops what overlaps.
+
+    Args:
+        settings: The data.
+        selection: A file that `lipo select` wrote: its chosen rows are then the secondary set.
 
     Raises:
         DataError: a file, column, row or split cannot be used.
     """
     dataset = load_dataset(settings)
+    if selection is not None:
+        dataset = replace(dataset, secondary=_read_chosen(Path(selection), settings))
     split = make_split(dataset.primary, settings)
     for part in ("train", "val", "test"):
         if (size := len(split.part(part))) < 2:

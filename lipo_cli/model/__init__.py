@@ -1,4 +1,4 @@
-"""Native MoLFormer: config, tokenizer, models, adapters and saved regressors.
+"""Native MoLFormer, other encoders of transformers, adapters and saved regressors.
 
 Importing this package registers MoLFormer with transformers' Auto classes.
 """

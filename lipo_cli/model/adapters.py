@@ -6,7 +6,6 @@ whole with every method.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from dataclasses import dataclass
 from peft import IA3Config, LoraConfig, PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
-from lipo_cli.model.modeling import MolformerPreTrainedModel
+from lipo_cli.errors import ModelError
+from lipo_cli.model.network import Network
 from lipo_cli.settings import Peft, TrainingSettings
 
 DEFAULT_LEARNING_RATE: dict[Peft, float] = {
@@ -36,7 +36,7 @@ class ParameterCount:
     total: int
 
 
-def attach(model: MolformerPreTrainedModel, peft: Peft, settings: TrainingSettings) -> nn.Module:
+def attach(model: Network, peft: Peft, settings: TrainingSettings) -> nn.Module:
     """Returns the model with just the parameters of the method trainable.
 
     Args:
@@ -46,8 +46,13 @@ def attach(model: MolformerPreTrainedModel, peft: Peft, settings: TrainingSettin
 
     Returns:
         The model itself for `full` and `bitfit`, a `peft.PeftModel` around it otherwise.
+
+    Raises:
+        ModelError: the encoder has nothing that the method could train.
     """
     targets, head = model.adapter_targets, model.head_name
+    if peft in ("lora", "ia3") and not targets[peft]:
+        raise _nothing_for(model, peft)
     if peft == "lora":
         return _wrapped(
             model,
@@ -68,23 +73,32 @@ def attach(model: MolformerPreTrainedModel, peft: Peft, settings: TrainingSettin
                 modules_to_save=[head],
             ),
         )
+    below = 0
     for name, parameter in model.named_parameters():
         in_head = name.startswith(f"{head}.")
-        parameter.requires_grad_(peft == "full" or in_head or name.endswith(".bias"))
+        parameter.requires_grad_(peft == "full" or in_head or name.endswith("bias"))
+        below += parameter.requires_grad and not in_head
+    if not below:
+        raise _nothing_for(model, peft)
     return model
 
 
-def _wrapped(model: MolformerPreTrainedModel, config: PeftConfig) -> nn.Module:
+def _nothing_for(model: Network, peft: Peft) -> ModelError:
+    kind = model.config.model_type
+    return ModelError(f"{peft} finds nothing to train in {kind}", hint="take another --peft")
+
+
+def _wrapped(model: Network, config: PeftConfig) -> nn.Module:
     with warnings.catch_warnings():
         # PEFT 0.21 still asks for a property that transformers renames.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
         return get_peft_model(model, config)
 
 
-def unwrap(model: nn.Module) -> MolformerPreTrainedModel:
-    """Returns the MoLFormer inside a PEFT wrapper, adapters still in place."""
+def unwrap(model: nn.Module) -> Network:
+    """Returns the network inside a PEFT wrapper, adapters still in place."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    assert isinstance(inner, MolformerPreTrainedModel)
+    assert isinstance(inner, Network)
     return inner
 
 
@@ -114,9 +128,6 @@ def warmup_then_decay(n_steps: int, warmup: float) -> Callable[[int], float]:
     return factor
 
 
-_LAYER = re.compile(r"\.layer\.(\d+)\.")
-
-
 def parameter_groups(
     model: nn.Module, learning_rate: float, layer_decay: float, weight_decay: float
 ) -> list[dict[str, object]]:
@@ -126,15 +137,15 @@ def parameter_groups(
     decay^(L + 1) (Clark et al. 2020, ELECTRA). Weights of vectors (biases, norms, IA3's
     rescalings, whose neutral value is one) are not pulled to zero.
     """
-    n_layers = int(unwrap(model).config.num_hidden_layers)
+    network = unwrap(model)
     groups: dict[tuple[int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if match := _LAYER.search(name):
-            depth = n_layers - int(match.group(1))
-        elif "embeddings" in name:
-            depth = n_layers + 1
+        if match := network.layer_pattern.search(name):
+            depth = network.n_layers - int(match.group(1))
+        elif "embed" in name:
+            depth = network.n_layers + 1
         else:
             depth = 0
         matrix = parameter.ndim > 1 and ".ia3_l." not in name  # PEFT keeps a vector as [n, 1]

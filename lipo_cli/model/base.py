@@ -22,6 +22,12 @@ from lipo_cli.model.config import MolformerConfig
 from lipo_cli.model.modeling import MolformerPreTrainedModel
 
 CHECKPOINT_FILES = ("config.json", "tokenizer.json", "model.safetensors")
+VOCABULARY_FILES = (
+    *("vocab.txt", "vocab.json", "merges.txt", "spiece.model", "spm.model", "tokenizer.model"),
+    *("sentencepiece.bpe.model", "bpe.codes", "added_tokens.json", "special_tokens_map.json"),
+    "tokenizer_config.json",
+)
+"""What older checkpoints hold instead of a `tokenizer.json`."""
 SHIPPED_ROOT = Path(__file__).parent / "checkpoints"
 M = TypeVar("M", bound=MolformerPreTrainedModel)
 
@@ -102,8 +108,15 @@ def resolve_base(name: str) -> Base:
         )
     for file in ("config.json", "model.safetensors"):
         if not (folder / file).is_file():
-            raise ModelError(f"no {file}", where=folder, hint="a checkpoint folder holds both")
+            raise ModelError(
+                f"no {file}",
+                where=folder,
+                hint="a checkpoint folder holds config.json and model.safetensors; a pickle "
+                "(pytorch_model.bin) is not read",
+            )
     files = {file: folder / file for file in CHECKPOINT_FILES}
+    if not files["tokenizer.json"].is_file():
+        files |= {f: folder / f for f in VOCABULARY_FILES if (folder / f).is_file()}
     sums = {file: sha256_of(path) if path.is_file() else "" for file, path in files.items()}
     text = "".join(f"{file} {digest}\n" for file, digest in sums.items())
     return Base(
@@ -119,7 +132,7 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=list(CHECKPOINT_FILES)))
+        return Path(snapshot_download(name, allow_patterns=[*CHECKPOINT_FILES, *VOCABULARY_FILES]))
     except Exception as error:  # the hub raises many kinds; each is one line for the user
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(
@@ -129,20 +142,34 @@ def _from_hub(name: str) -> Path:
         ) from None
 
 
-def read_config(folder: Path) -> MolformerConfig:
-    """Reads the architecture of a checkpoint folder.
+def config_content(folder: Path) -> dict[str, Any]:
+    """Reads `config.json` of a checkpoint folder; `model_type` is None where it names none.
 
     Raises:
-        ModelError: the file is not JSON, or is another architecture.
+        ModelError: the file is not JSON.
     """
     file = folder / "config.json"
     try:
         content: Any = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ModelError("config.json cannot be read", where=file, hint=str(error)) from None
-    kind = content.get("model_type") if isinstance(content, dict) else None
-    if kind != "molformer":
-        raise ModelError(f"model_type is {kind!r}, not 'molformer'", where=file)
+    return {"model_type": None, **(content if isinstance(content, dict) else {})}
+
+
+def read_config(folder: Path) -> MolformerConfig:
+    """Reads the architecture of a MoLFormer's folder.
+
+    Raises:
+        ModelError: the file is not JSON, or is another architecture.
+    """
+    file = folder / "config.json"
+    content = config_content(folder)
+    if (kind := content["model_type"]) != "molformer":
+        raise ModelError(
+            f"model_type is {kind!r}, not 'molformer'",
+            where=file,
+            hint="other encoders can be fine-tuned, not pretrained",
+        )
     content.setdefault("num_labels", 1)
     try:
         config = MolformerConfig(**content)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lipo_cli import __version__
 from lipo_cli.errors import ModelError
 from lipo_cli.model.base import sha256_of
+from lipo_cli.model.calibration import Calibration
 from lipo_cli.model.folder import FORMAT, read_json, write_json
 from lipo_cli.model.regressor import Regressor
 
@@ -119,3 +120,28 @@ def spread(views: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.zeros(len(views))
     found: NDArray[np.float64] = views.std(axis=1, ddof=1)
     return found
+
+
+def predict_with_interval(
+    model: Regressor | Ensemble, smiles: Sequence[str], *, views: int | None = None
+) -> NDArray[np.float64]:
+    """Returns prediction, spread, and the ends of the calibrated interval, [n, 4].
+
+    Args:
+        model: The regressor or ensemble.
+        smiles: The molecules.
+        views: SMILES of each that are averaged; None: as when the interval was calibrated.
+
+    Raises:
+        ModelError: the model has no calibration: it was validated on too few molecules.
+    """
+    content = model.manifest.get("calibration")
+    if content is None:
+        raise ModelError(
+            "this model has no calibrated interval",
+            hint="it was saved by an older lipo, or validated on fewer than 20 molecules",
+        )
+    predicted = model.predict_views(smiles, views=views)
+    mean, sd = predicted.mean(axis=1), spread(predicted)
+    low, high = Calibration.from_dict(content).interval(mean, sd)
+    return np.stack([mean, sd, low, high], axis=1)

@@ -1,10 +1,11 @@
-"""The heads on the encoder: token logits, and a regression in raw label units."""
+"""What sits on an encoder: the mean over tokens, token logits, a regression in raw label units."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
+from transformers.modeling_outputs import SequenceClassifierOutput
 
 from lipo_cli.model.config import MolformerConfig
 from lipo_cli.model.dropout import Dropout
@@ -13,6 +14,13 @@ from lipo_cli.model.dropout import Dropout
 def wide(dtype: torch.dtype) -> torch.dtype:
     """Returns the type to sum in: half precision is lifted to float32, float64 stays."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Averages hidden [batch, length, hidden] over unmasked tokens, bos and eos included."""
+    exact = wide(hidden.dtype)
+    weight = mask.unsqueeze(-1).to(exact)
+    return (hidden.to(exact) * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
 
 
 class LMTransform(nn.Module):
@@ -73,3 +81,19 @@ class RegressionHead(nn.Module):
         standardised = self.out_proj(hidden)
         standardised = standardised.to(wide(standardised.dtype))
         return self.label_mean + self.label_scale * standardised
+
+
+def regress(head: nn.Module, pooled: Tensor, labels: Tensor | None) -> SequenceClassifierOutput:
+    """Predicts [batch, n_labels] in raw units; the loss is the mean of squared z errors.
+
+    Args:
+        head: A `RegressionHead`, in PEFT's wrapper or not.
+        pooled: [batch, hidden].
+        labels: [batch] or [batch, n_labels] in raw units, or None where no loss is asked.
+    """
+    logits = head(pooled)
+    loss = None
+    if labels is not None:
+        error = (logits - labels.reshape(logits.shape)) / head.label_scale
+        loss = error.square().mean()
+    return SequenceClassifierOutput(loss=loss, logits=logits)

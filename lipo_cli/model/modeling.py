@@ -7,6 +7,7 @@ properties), with the parameter names of the published checkpoints, so that thei
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 import torch
@@ -20,84 +21,15 @@ from transformers.modeling_outputs import (
 )
 from transformers.modeling_utils import PreTrainedModel
 
+from lipo_cli.model.attention import (
+    FeatureMap,
+    LinearAttention,
+    orthogonal_features,
+    rotary_tables,
+)
 from lipo_cli.model.config import MolformerConfig
 from lipo_cli.model.dropout import Dropout
-from lipo_cli.model.heads import LMHead, RegressionHead, wide
-
-
-def rotary_tables(length: int, head_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Returns cosines and sines [length, head_dim] of rotary positions (half-split, base 10000)."""
-    exponents = torch.arange(0, head_dim, 2, device=device, dtype=torch.float32) / head_dim
-    angles = torch.arange(length, device=device, dtype=torch.float32)[:, None] / 10000**exponents
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos(), angles.sin()
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
-
-
-def orthogonal_features(head_dim: int, n_features: int) -> Tensor:
-    """Draws random features [head_dim, n_features]: orthogonal blocks with normal row norms."""
-    blocks = []
-    for start in range(0, n_features, head_dim):
-        normal = torch.randn(head_dim, head_dim)
-        orthogonal, _ = torch.linalg.qr(normal)
-        block = orthogonal.T * normal.norm(dim=1, keepdim=True)
-        blocks.append(block[: min(head_dim, n_features - start)])
-    return torch.cat(blocks).T.contiguous()
-
-
-class FeatureMap(nn.Module):
-    """Random features of the attention kernel: relu(x W), W fixed and saved.
-
-    The published code redraws W at every forward pass, so that a molecule is scored differently on
-    each call. Here W is a persistent buffer, drawn once with the model's weights.
-    """
-
-    weight: Tensor
-
-    def __init__(self, config: MolformerConfig) -> None:
-        super().__init__()
-        head_dim = config.hidden_size // config.num_attention_heads
-        self.register_buffer("weight", orthogonal_features(head_dim, config.num_random_features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps x [..., head_dim] to features [..., n_features]."""
-        return torch.relu(x @ self.weight)
-
-
-class LinearAttention(nn.Module):
-    """out = phi(q) (phi(k)^T v) / max(phi(q) . sum phi(k), eps), in time linear in the length."""
-
-    def __init__(self, config: MolformerConfig) -> None:
-        super().__init__()
-        self.heads = config.num_attention_heads
-        self.eps = config.linear_attention_eps
-        self.query = nn.Linear(config.hidden_size, config.hidden_size)
-        self.key = nn.Linear(config.hidden_size, config.hidden_size)
-        self.value = nn.Linear(config.hidden_size, config.hidden_size)
-        self.feature_map = FeatureMap(config)
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-    def forward(self, hidden: Tensor, mask: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
-        """Attends within hidden [batch, length, hidden]; mask [batch, length], 1 at tokens."""
-        query = self._split(self.query(hidden))
-        key = self._split(self.key(hidden))
-        value = self._split(self.value(hidden))
-        # Sums over the whole length lose too much in half precision: bf16 was seen 0.8 off.
-        with torch.autocast(hidden.device.type, enabled=False):
-            cos, sin = rotary
-            query = self.feature_map(_rotate(query.to(cos.dtype), cos, sin))
-            key = self.feature_map(_rotate(key.to(cos.dtype), cos, sin))
-            key = key * mask[:, None, :, None].to(key.dtype)
-            context = key.transpose(-1, -2) @ value.to(key.dtype)
-            normaliser = query @ key.sum(dim=-2).unsqueeze(-1)
-            out = (query @ context) / normaliser.clamp(min=self.eps)
-        return out.transpose(1, 2).flatten(-2).to(hidden.dtype)
+from lipo_cli.model.heads import LMHead, RegressionHead, mean_pool, regress, wide
 
 
 class ResidualOutput(nn.Module):
@@ -203,6 +135,7 @@ class MolformerPreTrainedModel(PreTrainedModel):
         "ia3_feedforward": r".*\.layer\.\d+\.output\.dense",
     }
     head_name: ClassVar[str] = "classifier"
+    layer_pattern: ClassVar[re.Pattern[str]] = re.compile(r"\.layer\.(\d+)\.")
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -212,13 +145,6 @@ class MolformerPreTrainedModel(PreTrainedModel):
         elif isinstance(module, RegressionHead):
             init.zeros_(module.label_mean)
             init.ones_(module.label_scale)
-
-
-def mean_pool(hidden: Tensor, mask: Tensor) -> Tensor:
-    """Averages hidden [batch, length, hidden] over unmasked tokens, bos and eos included."""
-    exact = wide(hidden.dtype)
-    weight = mask.unsqueeze(-1).to(exact)
-    return (hidden.to(exact) * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1e-9)
 
 
 class MolformerModel(MolformerPreTrainedModel):
@@ -299,10 +225,18 @@ class MolformerForSequenceClassification(MolformerPreTrainedModel):
         **_: Any,
     ) -> SequenceClassifierOutput:
         """Predicts [batch, n_labels] in raw units; the loss is the mean of squared z errors."""
-        pooled = self.molformer(input_ids, attention_mask).pooler_output
-        logits = self.classifier(pooled)
-        loss = None
-        if labels is not None:
-            error = (logits - labels.reshape(logits.shape)) / self.classifier.label_scale
-            loss = error.square().mean()
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        return regress(self.classifier, self.encode(input_ids, attention_mask), labels)
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Returns the mean over tokens [batch, hidden] that the head reads."""
+        return self.molformer(input_ids, attention_mask).pooler_output
+
+    @property
+    def n_layers(self) -> int:
+        """Layers, for layer-wise learning rates."""
+        return int(self.config.num_hidden_layers)
+
+    @property
+    def max_tokens(self) -> int:
+        """The longest sequence that the encoder was made for."""
+        return int(self.config.max_position_embeddings)

@@ -1,4 +1,4 @@
-"""A fitted regressor: MoLFormer, its adapter, tokenizer and label scale, as one thing.
+"""A fitted regressor: an encoder, its adapter, tokenizer and label scale, as one thing.
 
 It predicts raw label units from SMILES, and is saved as a folder without pickle:
 `manifest.json`, `config.json`, `tokenizer.json`, and safetensors that hold just what was trained.
@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from peft import PeftModel
 from safetensors.torch import save_file
 from torch import nn
+from transformers import PreTrainedTokenizerFast
 
 from lipo_cli import __version__
 from lipo_cli.errors import ModelError
 from lipo_cli.model.adapters import ParameterCount, attach, count_parameters, unwrap
-from lipo_cli.model.base import build_model, load_model, read_config, read_weights, resolve_base
+from lipo_cli.model.base import read_weights, resolve_base
 from lipo_cli.model.batches import batches_in_order, collate
 from lipo_cli.model.enumeration import enumerated
 from lipo_cli.model.folder import (
@@ -39,9 +40,9 @@ from lipo_cli.model.folder import (
     write_json,
     write_manifest,
 )
-from lipo_cli.model.modeling import MolformerForSequenceClassification
+from lipo_cli.model.network import Network, build_network, load_network, tokenizer_of
 from lipo_cli.model.precision import autocast, pick_device
-from lipo_cli.model.tokenizer import Encoded, MolformerTokenizer, encode, load_tokenizer
+from lipo_cli.model.tokenizer import Encoded, encode
 from lipo_cli.settings import Peft, TrainingSettings
 
 
@@ -60,7 +61,7 @@ class Regressor:
     def __init__(
         self,
         model: nn.Module,
-        tokenizer: MolformerTokenizer,
+        tokenizer: PreTrainedTokenizerFast,
         peft: Peft,
         base: dict[str, str],
         settings: TrainingSettings,
@@ -88,25 +89,17 @@ class Regressor:
     def from_base(cls, peft: Peft, settings: TrainingSettings, seed: int) -> Self:
         """Puts a fresh head (and adapter) on the pretrained encoder, drawn from `seed`."""
         base = resolve_base(settings.model)
-        model = load_model(
-            MolformerForSequenceClassification,
-            base,
-            seed=seed,
-            hidden_dropout_prob=settings.dropout,
-            num_labels=1,
-        )
+        network = load_network(base, settings.dropout, seed=seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed + 1)  # LoRA's A is random: its draw belongs to the seed too
-            attached = attach(model, peft, settings)
-        tokenizer = load_tokenizer(base.folder, model.config.vocab_size)
-        return cls(attached, tokenizer, peft, base.identity(), settings, base_folder=base.folder)
+            model = attach(network, peft, settings)
+        tokenizer = tokenizer_of(network, base.folder)
+        return cls(model, tokenizer, peft, base.identity(), settings, base_folder=base.folder)
 
     @property
-    def network(self) -> MolformerForSequenceClassification:
-        """The MoLFormer itself, adapters in place."""
-        inner = unwrap(self.model)
-        assert isinstance(inner, MolformerForSequenceClassification)
-        return inner
+    def network(self) -> Network:
+        """The network itself, adapters in place."""
+        return unwrap(self.model)
 
     def head(self) -> nn.Module:
         """Returns the head that is trained (PEFT keeps a spare copy beside it)."""
@@ -161,7 +154,7 @@ class Regressor:
     @property
     def max_length(self) -> int:
         """The longest sequence in tokens, of the settings and of the model."""
-        return min(self.settings.max_length, int(self.network.config.max_position_embeddings))
+        return min(self.settings.max_length, self.network.max_tokens)
 
     def predict(
         self, smiles: Sequence[str], *, batch_size: int = 128, views: int | None = None
@@ -205,8 +198,7 @@ class Regressor:
             batch = collate([ids[i] for i in positions], self.pad_id, self.device)
             with autocast(self.device, self.settings.precision):
                 if embed:
-                    out = self.network.molformer(batch.input_ids, batch.attention_mask)
-                    values = out.pooler_output
+                    values = self.network.encode(batch.input_ids, batch.attention_mask)
                 else:
                     values = self.model(
                         input_ids=batch.input_ids, attention_mask=batch.attention_mask
@@ -220,8 +212,8 @@ class Regressor:
 
     @property
     def pad_id(self) -> int:
-        """The id of `<pad>`."""
-        return int(self.tokenizer.pad_token_id)
+        """The id of padding in the config: RoBERTa counts positions by it; others never see it."""
+        return int(self.network.config.pad_token_id or 0)
 
     def save(self, folder: Path) -> None:
         """Writes the folder; up to 64 MiB of an adapter's base model go with it.
@@ -271,18 +263,13 @@ class Regressor:
         state = read_weights(folder / weights_name(peft))
         base_folder = None
         if peft == "full":
-            network = build_model(MolformerForSequenceClassification, read_config(folder), folder)
+            network = build_network(folder, settings.dropout)
         else:
             found = matching_base(base, manifest, folder)
             base_folder = found.folder
-            network = load_model(
-                MolformerForSequenceClassification,
-                found,
-                hidden_dropout_prob=settings.dropout,
-                num_labels=1,
-            )
+            network = load_network(found, settings.dropout)
         model = attach(network, peft, settings)
-        tokenizer = load_tokenizer(folder, network.config.vocab_size)
+        tokenizer = tokenizer_of(network, folder)
         about = {k: v for k, v in manifest.items() if k not in ("settings", "base", "peft")}
         regressor = cls(
             model, tokenizer, peft, manifest["base"], settings, about=about, base_folder=base_folder

@@ -106,14 +106,24 @@ def load_tokenizer(folder: Path, vocab_size: int | None = None) -> MolformerToke
     missing = [token for token in SPECIAL[:4] if token not in known]
     if missing:
         raise ModelError(f"special tokens {', '.join(missing)} are missing", where=file)
-    largest = max(tokenizer.get_vocab().values())
-    if vocab_size is not None and largest >= vocab_size:
+    if vocab_size is not None:
+        check_vocabulary(tokenizer, vocab_size, file)
+    return tokenizer
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerFast, vocab_size: int, file: Path) -> None:
+    """Compares a tokenizer with the number of embeddings.
+
+    Raises:
+        ModelError: it has tokens that the model has no embedding for.
+    """
+    largest = max(tokenizer.get_vocab().values(), default=0)
+    if largest >= vocab_size:
         raise ModelError(
             f"it has tokens up to {largest}, the model has embeddings for {vocab_size}",
             where=file,
             hint="is this the tokenizer of another model?",
         )
-    return tokenizer
 
 
 @dataclass(frozen=True)
@@ -136,12 +146,25 @@ def encode(tokenizer: PreTrainedTokenizerFast, smiles: Sequence[str], max_length
     """Encodes SMILES to at most `max_length` ids each, bos and eos included."""
     if len(smiles) == 0:
         return Encoded([])
-    ids: list[list[int]] = tokenizer(list(smiles), add_special_tokens=True)["input_ids"]
+    encoded = tokenizer(list(smiles), add_special_tokens=True)
+    ids: list[list[int]] = encoded["input_ids"]
     unknown = tokenizer.unk_token_id
+    native = isinstance(tokenizer, MolformerTokenizer)
     n_truncated = n_unknown = 0
     for i, (text, row) in enumerate(zip(smiles, ids, strict=True)):
-        n_unknown += unknown in row or bool(unmatched(text))
+        dropped = unmatched(text) if native else _has_gap(encoded.encodings[i].offsets, len(text))
+        n_unknown += unknown in row or bool(dropped)
         if len(row) > max_length:
             ids[i] = [*row[: max_length - 1], row[-1]]
             n_truncated += 1
     return Encoded(ids, n_truncated, n_unknown)
+
+
+def _has_gap(offsets: Sequence[tuple[int, int]], length: int) -> bool:
+    """Says whether some of the characters 0 to length are in no token."""
+    reached = 0
+    for start, stop in offsets:
+        if start > reached:
+            return True
+        reached = max(reached, stop)
+    return reached < length

@@ -158,6 +158,7 @@ class MlflowLedger:
             metric_value=val_rmse,
             scope=scope,
             evidence=evidence,
+            comparison_run_id=self._open[-1].run_id if self._open else None,
         )
         return {
             "model": champion.model,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from lipo_cli.chem.molecules import canonical_smiles
 from lipo_cli.errors import DataError, ModelError
+
+SLICE = 512
+"""Molecules per call of the model: between two calls progress is reported."""
 
 
 class Predictor(Protocol):
@@ -44,17 +47,49 @@ def predict_molecules(
     return predict_canonical(regressor, canonical)
 
 
-def predict_canonical(regressor: Predictor, smiles: Sequence[str | None]) -> NDArray[np.float64]:
-    """Predicts canonical SMILES, [n] float64 in raw units; NaN where there is None.
+def predict_canonical(
+    regressor: Predictor,
+    smiles: Sequence[str | None],
+    *,
+    on_done: Callable[[int], None] | None = None,
+) -> NDArray[np.float64]:
+    """Predicts canonical SMILES, [n] float64 in raw units; see `predict_columns`."""
+    return predict_columns(lambda part: regressor.predict(part)[:, None], smiles, on_done=on_done)[
+        :, 0
+    ]
+
+
+def predict_columns(
+    compute: Callable[[list[str]], NDArray[np.float64]],
+    smiles: Sequence[str | None],
+    *,
+    n_columns: int = 1,
+    on_done: Callable[[int], None] | None = None,
+) -> NDArray[np.float64]:
+    """Predicts canonical SMILES slice by slice, those of like length together.
+
+    Args:
+        compute: Returns the columns [n, n_columns] of some molecules.
+        smiles: Canonical SMILES; None where there is no molecule.
+        n_columns: How many columns there are.
+        on_done: Told after every slice how many molecules it held.
+
+    Returns:
+        [n, n_columns] float64, in the order given; NaN where there is None.
 
     Raises:
         ModelError: the model returns something that is not a number.
     """
-    found = np.full(len(smiles), np.nan)
-    readable = [i for i, molecule in enumerate(smiles) if molecule is not None]
-    if readable:
-        values = np.asarray(regressor.predict([str(smiles[i]) for i in readable]), float)
-        if values.shape != (len(readable),) or not np.isfinite(values).all():
+    found = np.full((len(smiles), n_columns), np.nan)
+    readable = [(i, molecule) for i, molecule in enumerate(smiles) if molecule is not None]
+    # A batch is padded to its longest molecule: sorted here, as each call sees its slice alone.
+    readable.sort(key=lambda pair: len(pair[1]))
+    for start in range(0, len(readable), SLICE):
+        part = readable[start : start + SLICE]
+        values = np.asarray(compute([molecule for _, molecule in part]), float)
+        if values.shape != (len(part), n_columns) or not np.isfinite(values).all():
             raise ModelError("the model's predictions are not all finite numbers")
-        found[readable] = values
+        found[[i for i, _ in part]] = values
+        if on_done is not None:
+            on_done(len(part))
     return found

@@ -22,9 +22,9 @@ class RegressorModel(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Loads the regressor from the model's artifact folder."""
-        from lipo_cli.model.regressor import Regressor
+        from lipo_cli.model.ensemble import load_predictor
 
-        self._regressor = Regressor.load(context.artifacts["regressor"])
+        self._regressor = load_predictor(context.artifacts["regressor"])
 
     def predict(
         self,

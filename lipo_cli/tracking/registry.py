@@ -5,22 +5,43 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from mlflow import MlflowClient
-from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from lipo_cli.errors import ModelError, TrackingError
-from lipo_cli.tracking.model_logging import ARTIFACT
 from lipo_cli.tracking.signals import deferred_signals
-from lipo_cli.tracking.store import Store, first_line, tracking_errors
+from lipo_cli.tracking.store import Store, tracking_errors
+from lipo_cli.tracking.versions import (
+    CHAMPION,
+    RegisteredVersion,
+    list_versions,
+    parse_name,
+    regressor_folder,
+    resolve,
+    show_version,
+    what_there_is,
+)
 
-CHAMPION = "champion"
+__all__ = [
+    "Champion",
+    "RegisteredVersion",
+    "list_versions",
+    "promote_champion",
+    "regressor_folder",
+    "set_champion",
+    "show_version",
+]
+
 METRIC_TAG = "val_rmse"
 SCOPE_TAG = "scope"
+TEST_TAGS = ("test_rmse", "test_mae")
+"""Metrics of the run that a version bears too: a run may be deleted, its model stays."""
+COMPARISON_TAG = "comparison"
+AUDIT_TAGS = ("audit", "audit_line")
+"""Tags of the comparison's run: the level of the secondary set's audit, and its summary."""
 DEMO = "demo"
 
 Verdict = Literal["wins", "loses", "other scope"]
@@ -54,29 +75,6 @@ class Champion:
     previous_version: str | None = None
 
 
-@dataclass(frozen=True)
-class RegisteredVersion:
-    """A version of a registered model.
-
-    Attributes:
-        model: The registered model's name.
-        version: Its number.
-        run_id: The run that made it.
-        aliases: The names that point at it.
-        tags: Its evidence.
-        description: What it is, for people.
-        created: Milliseconds since the epoch.
-    """
-
-    model: str
-    version: str
-    run_id: str
-    aliases: tuple[str, ...]
-    tags: Mapping[str, str]
-    description: str
-    created: int
-
-
 def promote_champion(
     store: Store,
     run_id: str,
@@ -86,6 +84,7 @@ def promote_champion(
     metric_value: float,
     scope: str,
     evidence: Mapping[str, object] | None = None,
+    comparison_run_id: str | None = None,
 ) -> Champion:
     """Registers a model as champion if it beats the present one.
 
@@ -102,6 +101,7 @@ def promote_champion(
         metric_value: Its validation RMSE, raw units.
         scope: What the number was measured on: the fingerprint of dataset and split.
         evidence: More tags for the version, for example selection, peft and seed.
+        comparison_run_id: The comparison that offers it, whose record holds the controls.
 
     Raises:
         TrackingError: the number is not finite, or the store refuses.
@@ -120,7 +120,8 @@ def promote_champion(
         tags = {METRIC_TAG: repr(float(metric_value)), SCOPE_TAG: scope} | {
             key: str(value) for key, value in (evidence or {}).items()
         }
-        version = _version_of(store, name, run_id, model_uri, tags)
+        measured = _measured(client, run_id, comparison_run_id)
+        version = _version_of(store, name, run_id, model_uri, tags, measured)
         if holder is not None and verdict == "other scope":
             advice = (
                 f"registered as version {version}: `lipo model promote models:/{name}/{version}`"
@@ -141,64 +142,22 @@ def set_champion(store: Store, uri: str) -> RegisteredVersion:
     """Gives the title to `models:/NAME/VERSION`, because a person says so.
 
     Raises:
-        ModelError: nothing bears that name.
+        ModelError: nothing bears that name, or it names no version.
     """
+    wanted = parse_name(uri)
+    if wanted.version is None and wanted.alias is None:
+        versions = list_versions(store)
+        known = [v for v in versions if v.model == wanted.name] or versions
+        raise ModelError(
+            "names no version",
+            where=uri,
+            hint=f"the form is models:/NAME/VERSION; {what_there_is(known)}",
+        )
     client = store.client()
     with store.locked(), deferred_signals(), tracking_errors(uri):
-        version = _resolve(client, store, uri)
+        version = resolve(store, uri)
         client.set_registered_model_alias(version.name, CHAMPION, version.version)
     return show_version(store, uri)
-
-
-def list_versions(store: Store, name: str | None = None) -> list[RegisteredVersion]:
-    """Returns the versions of one registered model or of all, the newest first.
-
-    Raises:
-        TrackingError: `name` is given and no such model is registered.
-    """
-    client = store.client()
-    with tracking_errors(name or store.uri):
-        names = [name] if name else [model.name for model in client.search_registered_models()]
-        found: list[RegisteredVersion] = []
-        for each in names:
-            aliases = _aliases(client, each)
-            versions = client.search_model_versions(f"name = '{each}'")
-            found.extend(_registered(v, aliases.get(str(v.version), ())) for v in versions)
-    return sorted(found, key=lambda v: (v.model, -int(v.version)))
-
-
-def show_version(store: Store, uri: str) -> RegisteredVersion:
-    """Returns the version that `models:/NAME@ALIAS` or `models:/NAME/VERSION` names.
-
-    Raises:
-        ModelError: nothing bears that name.
-    """
-    client = store.client()
-    version = _resolve(client, store, uri)
-    with tracking_errors(uri):
-        aliases = _aliases(client, version.name)
-    return _registered(version, aliases.get(str(version.version), ()))
-
-
-def regressor_folder(store: Store, uri: str) -> Path:
-    """Returns the saved regressor behind `models:/...` as a folder on this machine.
-
-    Args:
-        store: The store.
-        uri: `models:/NAME@ALIAS`, `models:/NAME/VERSION` or a logged model `models:/m-...`.
-
-    Raises:
-        ModelError: nothing bears that name, or it is not a model of ours.
-    """
-    location = _location(store, uri)
-    try:
-        folder = Path(download_artifacts(artifact_uri=location, tracking_uri=store.uri))
-    except (MlflowException, OSError) as error:
-        raise ModelError(f"cannot fetch the model: {first_line(error)}", where=uri) from error
-    inner = folder / "artifacts" / ARTIFACT
-    if not (inner / "manifest.json").is_file():
-        raise ModelError("not a model that lipo has saved", where=uri)
-    return inner
 
 
 def _judge(
@@ -250,15 +209,31 @@ def _ensure_model(client: MlflowClient, name: str) -> None:
             raise
 
 
+def _measured(client: MlflowClient, run_id: str, comparison_run_id: str | None) -> dict[str, str]:
+    """Returns what the runs say that a version shall go on saying when they are gone."""
+    metrics = client.get_run(run_id).data.metrics
+    tags = {name: repr(metrics[name]) for name in TEST_TAGS if name in metrics}
+    if comparison_run_id is not None:
+        known = client.get_run(comparison_run_id).data.tags
+        tags |= {name: known[name] for name in AUDIT_TAGS if name in known}
+        tags[COMPARISON_TAG] = comparison_run_id
+    return tags
+
+
 def _version_of(
-    store: Store, name: str, run_id: str, model_uri: str, tags: Mapping[str, str]
+    store: Store,
+    name: str,
+    run_id: str,
+    model_uri: str,
+    tags: Mapping[str, str],
+    measured: Mapping[str, str],
 ) -> str:
     """Registers the challenger, or takes the version that it was registered as before."""
     client = store.client()
     logged = client.get_logged_model(model_uri.removeprefix("models:/"))
     for known in client.search_model_versions(f"name = '{name}'"):
         if known.run_id == run_id and known.source in (model_uri, logged.artifact_location):
-            for key, value in tags.items():
+            for key, value in {**measured, **tags}.items():
                 client.set_model_version_tag(name, known.version, key, value)
             return str(known.version)
     made = client.create_model_version(
@@ -266,55 +241,8 @@ def _version_of(
         # A local registry would look the address up in MLflow's global store, not in this one.
         source=model_uri if store.root is None else logged.artifact_location,
         run_id=run_id,
-        tags=dict(tags),
+        tags={**measured, **tags},
         description=", ".join(f"{key} {value}" for key, value in tags.items()),
         model_id=logged.model_id,
     )
     return str(made.version)
-
-
-def _resolve(client: MlflowClient, store: Store, uri: str) -> ModelVersion:
-    name, at, alias = uri.removeprefix("models:/").partition("@")
-    try:
-        if at:
-            return client.get_model_version_by_alias(name, alias)
-        name, _, version = name.rpartition("/")
-        return client.get_model_version(name, version)
-    except MlflowException as error:
-        raise ModelError(
-            "no such registered model",
-            where=f"{uri} in {store.root or store.uri}",
-            hint="`lipo model list` shows what there is; `lipo compare` makes one",
-        ) from error
-
-
-def _location(store: Store, uri: str) -> str:
-    """Returns where a model's files are: MLflow would ask its global store, not this one."""
-    client = store.client()
-    rest = uri.removeprefix("models:/")
-    if "@" in rest or "/" in rest:
-        version = _resolve(client, store, uri)
-        return str(client.get_model_version_download_uri(version.name, version.version))
-    try:
-        return str(client.get_logged_model(rest).artifact_location)
-    except MlflowException as error:
-        raise ModelError(first_line(error), where=uri) from error
-
-
-def _aliases(client: MlflowClient, name: str) -> dict[str, tuple[str, ...]]:
-    found: dict[str, tuple[str, ...]] = {}
-    for alias, version in sorted(client.get_registered_model(name).aliases.items()):
-        found[str(version)] = (*found.get(str(version), ()), alias)
-    return found
-
-
-def _registered(version: ModelVersion, aliases: tuple[str, ...]) -> RegisteredVersion:
-    return RegisteredVersion(
-        model=version.name,
-        version=str(version.version),
-        run_id=version.run_id or "",
-        aliases=aliases,
-        tags=dict(version.tags),
-        description=version.description or "",
-        created=int(version.creation_timestamp),
-    )

@@ -17,7 +17,7 @@ from lipo_cli.errors import SettingsError
 
 
 def is_first() -> bool:
-    """Says whether this process is the one that reports for all, before torch is imported."""
+    """Says whether this process reports for all."""
     return os.environ.get("RANK", "0") == "0"
 
 

@@ -235,3 +235,40 @@ def test_real_data(data_dir: Path) -> None:
     assert table.n_merged_rows == 0
     assert len(set(table.skeletons)) == 4102
     assert table.labels.mean() == pytest.approx(2.186, abs=5e-4)
+
+
+# Rows that a column `selected` marks.
+
+
+def test_rejected_rows_are_passed_over_as_if_they_were_not_there(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "chosen.csv",
+        "smiles,y,selected\nOCC,1,True\nCCO,9,False\nno molecule,,0\nCCN,2,1\nCCN,4,true\n",
+    )
+    table = read_table(path, selected_only=True)
+    assert table.smiles == ["CCO", "CCN"]
+    assert table.labels.tolist() == [1.0, 3.0], "a rejected repeat has no say in the mean"
+    assert table.frame["row"].tolist() == [0, 3]
+    assert table.frame["line"].tolist() == [2, 5]
+    assert (table.n_rows_read, table.bad_rows) == (5, ())
+
+
+def test_without_the_column_every_row_is_read(good: Path) -> None:
+    assert len(read_table(good, selected_only=True)) == 2
+
+
+def test_the_mark_is_not_looked_at_unless_asked(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", "smiles,y,selected\nCCO,1,False\nCCN,2,maybe\n")
+    assert len(read_table(path)) == 2
+    line = failure(path, selected_only=True)
+    assert "x.csv:3: selected is 'maybe'" in line
+
+
+def test_a_file_with_nothing_selected_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", "smiles,y,Selected\nCCO,1,False\nCCN,2,False\n")
+    assert "none of the 2 rows is selected" in failure(path, selected_only=True)
+
+
+def test_a_row_cut_short_is_bad_and_not_rejected(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", "smiles,y,selected\nCCO,1,True\nCCN,2\n")
+    assert "x.csv:3" in failure(path, selected_only=True)

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from lipo_cli.chem import demo
+from lipo_cli.main import main
 from lipo_cli.tracking.runs import find_runs
 from lipo_cli.tracking.stale import find_stale
 from lipo_cli.tracking.store import open_store
@@ -173,6 +174,30 @@ def test_the_figures_are_written_and_logged(bench: Bench, whole: dict) -> None:
     (parent,) = find_runs(store, "lipo-compare", "tags.`lipo.kind` = 'comparison'")
     for name in written:
         assert parent.artifact(f"figures/{name}").stat().st_size > 5000
+
+
+def test_a_misspelt_selection_is_found_before_the_data_are_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["compare", "--dataset", "missing.csv", "--selection", "tsd"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: selection: 'tsd' is no selection (valid: none, all, random:k=K")
+
+
+def test_the_plan_of_a_dry_run_ends_with_its_time(
+    bench: Bench, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(bench.folder)
+    arguments = [text for text in bench.command("dry", "--dry-run")[3:] if text != "--json"]
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    header = next(i for i, line in enumerate(lines) if line.split()[:2] == ["selection", "role"])
+    assert "  data.dataset = primary.csv" in lines[:header]
+    named = [line.split()[0] for line in lines[header + 1 : -1]]
+    assert named == ["none", "all", "tsds:top=6", "random,"]
+    assert lines[-1].startswith("8 cells on a pool of 24, 5 epochs each: about ")
+    assert main([*arguments, "-s", "tsds:top=25"]) == 2
+    assert "the pool holds 24 points" in capsys.readouterr().err
 
 
 def test_a_dry_run_computes_nothing(bench: Bench) -> None:

@@ -9,12 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lipo_cli.chem.splits import make_split
+from lipo_cli.chem.tables import read_table
 from lipo_cli.commands.compare_view import CompareView
+from lipo_cli.comparison.plan import Choice
+from lipo_cli.comparison.prepare import prepare
 from lipo_cli.main import main
+from lipo_cli.model.ensemble import Ensemble, load_predictor
 from lipo_cli.model.regressor import Regressor
+from lipo_cli.settings import DataSettings
 from lipo_cli.tracking.runs import find_runs
 from lipo_cli.tracking.store import open_store
-from tests.fixtures.bench import make_bench
+from lipo_cli.valuation.selection import PointScores, parse_selection
+from lipo_cli.valuation.table import value_table, write_values
+from tests.fixtures.bench import N_SECONDARY, make_bench
 
 
 @pytest.fixture
@@ -43,6 +51,120 @@ def test_result_is_json_is_saved_and_is_found_again(
     first.pop("reused")
     assert second == first
     assert n_runs(store_root) == 1
+
+
+def write_selection(rows: list[int], path: Path = Path("chosen.csv")) -> str:
+    """Writes the secondary set with a mark at some rows, as `lipo select --out` does."""
+    table = pd.read_csv("bench/secondary.csv")
+    table.assign(selected=table.index.isin(rows)).to_csv(path, index=False)
+    return str(path)
+
+
+def test_chosen_rows_join_training_as_in_a_comparison(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    compared = [
+        *("compare", *command[1:], "--secondary", "bench/secondary.csv"),
+        *("-s", "random:k=6", "--no-controls", "--json"),
+    ]
+    assert main(compared) == 0
+    (there,) = json.loads(capsys.readouterr().out)["cells"]
+    rows = Choice("", parse_selection("random:k=6"), "asked").rows(None, N_SECONDARY, 0)
+    assert main([*command, "--selection", write_selection(rows.tolist()), "--json"]) == 0
+    here = json.loads(capsys.readouterr().out)
+    assert (here["selection"], here["n_selected"]) == ("chosen.csv", 6)
+    for name in ("n_selected", "n_train", "val_rmse", "test_rmse", "best_epoch"):
+        assert here[name] == there[name]
+
+
+def test_what_select_wrote_is_trained_on_by_the_scored_labels(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The file's own columns stand beside those that were scored: merged labels, kept rows."""
+    primary, secondary = Path("bench/primary.csv"), Path("bench/secondary.csv")
+    for path in (primary, secondary):
+        pd.read_csv(path).rename(columns={"logd": "pKa"}).to_csv(path, index=False)
+    table = pd.read_csv(secondary)
+    pd.concat([table, table.head(1).assign(pKa=9.0)]).to_csv(secondary, index=False)
+    named = [*command, "--label-column", "pKa"]
+    prepared = prepare(
+        DataSettings(dataset=str(primary), secondary=str(secondary), label_column="pKa")
+    )
+    pool = prepared.require_pool().examples
+    scores = PointScores(np.linspace(1, -1, len(pool)), np.full(len(pool), 0.1))
+    best = parse_selection("tsds:top=5").select(scores, len(pool), np.random.default_rng(0))
+    values = value_table(range(len(pool)), pool.smiles, pool.labels, scores, best)
+    write_values(Path("values"), values)
+    chosen = ["--selection", "tsds:top=5", "--secondary", str(secondary), "--out", "chosen.csv"]
+    assert main(["select", "values", *chosen]) == 0
+    assert main([*named, "--selection", "chosen.csv", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n_selected"] == 5
+    settings = DataSettings(dataset=str(primary), label_column="pKa")
+    read = prepare(settings, "chosen.csv").require_pool().examples
+    assert read.smiles == pool.smiles[:5]
+    assert read.labels.tolist() == pool.labels[:5].tolist()
+
+
+def test_chosen_rows_are_counted_and_are_an_input_of_the_run(
+    command: list[str], store_root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_selection([3, 5, 8])
+    assert main([*command, "-s", file]) == 0
+    assert "trained on 67 molecules, 3 of them chosen: chosen.csv" in capsys.readouterr().out
+    store = open_store(store_root)
+    (cell,) = find_runs(store, "lipo", "tags.`lipo.kind` = 'cell'")
+    assert cell.tags["selection"] == "chosen.csv"
+    inputs = store.client().get_run(cell.run_id).inputs.dataset_inputs
+    contexts = [tag.value for found in inputs for tag in found.tags]
+    assert contexts.count("secondary") == 1
+    assert main([*command, "-s", file, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["reused"]
+    assert main([*command, "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert (alone["reused"], alone["n_selected"], alone["n_train"]) == (False, 0, 64)
+
+
+def test_molecules_of_validation_and_test_do_not_join(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    primary = read_table("bench/primary.csv")
+    split = make_split(primary, DataSettings(dataset="bench/primary.csv"))
+    stolen = [primary.smiles[split.test[0]], primary.skeletons[split.val[0]], "CCCCCCCCO"]
+    pd.DataFrame({"smiles": stolen, "logd": [1.0, 1.0, 2.0]}).to_csv("chosen.csv", index=False)
+    assert main([*command, "--selection", "chosen.csv", "--json"]) == 0
+    printed = capsys.readouterr()
+    result = json.loads(printed.out)
+    assert (result["n_selected"], result["n_train"]) == (1, 65)
+    assert "2 dropped (1 in validation, 1 in test)" in printed.err
+    pd.DataFrame({"smiles": stolen[:2], "logd": [1.0, 1.0]}).to_csv("chosen.csv", index=False)
+    assert main([*command, "--selection", "chosen.csv"]) == 3
+    assert "0 secondary molecules are left" in capsys.readouterr().err
+
+
+def test_a_single_chosen_row_is_enough(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--selection", write_selection([4]), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n_selected"] == 1
+
+
+@pytest.mark.parametrize("selection", ["tsds", "nowhere.csv", "bench"])
+def test_a_selection_that_is_no_file_is_found_before_the_data_are_read(
+    command: list[str], capsys: pytest.CaptureFixture[str], selection: str
+) -> None:
+    assert main([*command, "--dataset", "missing.csv", "--selection", selection]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: --selection: there is no file '{selection}'")
+
+
+def test_molecules_with_unknown_tokens_are_counted_aloud(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--json"]) == 0
+    printed = capsys.readouterr()
+    count = json.loads(printed.out)["n_unknown"]
+    assert count > 0
+    assert f"{count} hold tokens the model does not know" in printed.err
 
 
 def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(
@@ -135,3 +257,31 @@ def test_a_label_that_the_primary_lacks_is_one_line(
     table.assign(other=1.5).to_csv(path, index=False)
     assert main([*command, "--label-column", "pKa"]) == 3
     assert "has no column 'pKa'" in capsys.readouterr().err
+
+
+def test_ensemble_is_the_mean_of_its_seeds_and_is_found_again(
+    command: list[str], store_root: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "both"
+    whole = [*command, "--ensemble", "2", "--seed", "4", "--tta", "3", "--json"]
+    assert main([*whole, "--out", str(out)]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert [member["seed"] for member in first["members"]] == [4, 5]
+    ensemble = load_predictor(out)
+    assert isinstance(ensemble, Ensemble)
+    smiles = ["CCO", "c1ccccc1"]
+    each = [member.predict(smiles) for member in ensemble.members]
+    np.testing.assert_allclose(ensemble.predict(smiles), np.mean(each, axis=0))
+    assert ensemble.predict_views(smiles).shape == (2, 6)
+    kept = find_runs(open_store(store_root), "lipo", "tags.`lipo.kind` = 'ensemble'")
+    assert [run.run_id for run in kept] == [first["run_id"]]
+    predictions = pd.read_parquet(kept[0].artifact("tables/predictions.parquet"))
+    test = predictions[predictions["part"] == "test"]
+    error = test["predicted"] - test["measured"]
+    assert first["test_rmse"] == pytest.approx(float(np.sqrt(np.mean(error**2))))
+    assert (predictions["spread"] > 0).all()
+    assert main(whole) == 0
+    second = json.loads(capsys.readouterr().out)
+    assert second["run_id"] == first["run_id"]
+    assert [m["reused"] for m in second["members"]] == [True, True]
+    assert n_runs(store_root) == 2

@@ -4,15 +4,23 @@ import csv
 import gzip
 import io
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lipo_cli.commands import console, model_source, predict_io
 from lipo_cli.commands import predict as command
+from lipo_cli.commands.console import RichProgress
+from lipo_cli.commands.model_source import ModelSource
 from lipo_cli.commands.predict_io import MoleculeFile, output
 from lipo_cli.main import main
+from lipo_cli.model.calibration import Calibration
+from lipo_cli.progress import SilentProgress
+from lipo_cli.tracking.prediction import SLICE
+from tests.fixtures.models import LABELS, tiny_checkpoint, tiny_regressor
 
 
 class Carbons:
@@ -24,11 +32,16 @@ class Carbons:
         self.largest = max(self.largest, len(smiles))
         return np.array([s.upper().count("C") for s in smiles], float)
 
+    def column(self, smiles: list[str]) -> np.ndarray:
+        return self.predict(smiles)[:, None]
+
 
 @pytest.fixture
 def regressor(monkeypatch: pytest.MonkeyPatch) -> Carbons:
     fake = Carbons()
-    monkeypatch.setattr(command, "_load", lambda model, store: fake)
+    source = ModelSource(Path("nowhere"), "carbons version 3: counted", {"version": "3"})
+    monkeypatch.setattr(model_source, "find_model", lambda model, store: source)
+    monkeypatch.setattr(command, "_predictor", lambda folder, views, uncertainty: fake.column)
     return fake
 
 
@@ -54,7 +67,7 @@ def test_columns_and_order_are_kept(
         ["a", "c1ccccc1", "", "6.000000"],
         ["c", "C", "é", "1.000000"],
     ]
-    assert captured.err == "3 molecules predicted by x\n"
+    assert captured.err == "model: carbons version 3: counted\n3 molecules predicted by x\n"
 
 
 def test_the_file_that_is_read_is_not_written_over(
@@ -98,6 +111,86 @@ def test_bad_row_stops_by_default_and_leaves_no_half_file(
     assert main(["predict", str(path), "--out", str(out)]) == 3
     assert capsys.readouterr().err.startswith(f"error: {path}:3: ")
     assert [p.name for p in tmp_path.iterdir()] == ["bad.csv"]
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_nothing_is_printed_of_a_file_that_is_refused(
+    tmp_path: Path,
+    regressor: Carbons,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+) -> None:
+    monkeypatch.setattr(predict_io, "CHUNK", 4)
+    path = tmp_path / "bad.csv"
+    path.write_text("smiles\n" + "CCO\n" * 9 + "not a molecule\n")
+    assert main(["predict", str(path), *flags]) == 3
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"error: {path}:11: the SMILES holds a space")
+    assert regressor.largest == 0
+
+
+@pytest.mark.parametrize("rule", ["error", "skip", "nan"])
+def test_nothing_is_printed_of_a_damaged_file(
+    tmp_path: Path, regressor: Carbons, capsys: pytest.CaptureFixture[str], rule: str
+) -> None:
+    path = tmp_path / "cut.csv.gz"
+    path.write_bytes(gzip.compress(b"smiles\n" + b"CCO\n" * 9000, mtime=0)[:-10])
+    assert main(["predict", str(path), "--on-invalid", rule]) == 3
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "cut short" in captured.err
+
+
+def test_a_file_that_changes_under_way_is_refused(
+    tmp_path: Path, regressor: Carbons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    path.write_text("smiles\nCCO\n")
+
+    def load(folder: Path, views: int | None, uncertainty: bool) -> object:
+        path.write_text("smiles\nnot a molecule\n")
+        return regressor.column
+
+    monkeypatch.setattr(command, "_predictor", load)
+    assert main(["predict", str(path), "--out", str(out)]) == 3
+    assert not out.exists()
+
+
+def test_a_pipe_is_refused_with_the_way_out(
+    tmp_path: Path, regressor: Carbons, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert main(["predict", str(pipe)]) == 3
+    assert "write it to a file first" in capsys.readouterr().err
+
+
+def test_progress_knows_the_end(
+    tmp_path: Path, regressor: Carbons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, int | None]] = []
+    done: list[int] = []
+
+    class Listener(RichProgress):
+        def start(self, name: str, total: int | None, unit: str) -> None:
+            told.append((name, total))
+            done.clear()
+            super().start(name, total, unit)
+
+        def advance(self, n: int = 1, **fields: float | int | str) -> None:
+            done.append(n)
+            super().advance(n, **fields)
+
+    monkeypatch.setattr(console, "RichProgress", Listener)
+    path = tmp_path / "in.csv"
+    path.write_text("smiles\n" + "CCO\nnot a molecule\n" * 1000)
+    out = ["--out", str(tmp_path / "out.csv")]
+    assert main(["predict", str(path), "--on-invalid", "skip", *out]) == 0
+    assert told == [("checking", None), ("predicting", 2000)]
+    assert sum(done) == 2000
+    assert max(done) <= 1000
 
 
 def test_old_output_survives_a_failure(tmp_path: Path, regressor: Carbons) -> None:
@@ -144,6 +237,7 @@ def test_json_on_stdout(
     summary = json.loads(capsys.readouterr().out)
     assert (summary["rows"], summary["predicted"], summary["invalid_rows"]) == (6, 3, 3)
     assert [entry["line"] for entry in summary["invalid"]] == [3, 4, 6]
+    assert summary["predicted_by"] == {"version": "3"}
 
 
 def test_header_only_is_an_empty_result(
@@ -191,9 +285,27 @@ def test_missing_places_are_one_line(
     assert main(["predict", str(tmp_path / "no.csv")]) == 3
     assert main(["predict", str(tmp_path)]) == 3
     assert main(["predict", str(table), "--smiles-column", "structure"]) == 3
-    assert main(["predict", str(table), "--out", str(tmp_path / "no" / "out.csv")]) == 3
-    assert main(["predict", str(table), "--out", str(tmp_path)]) == 3
-    assert capsys.readouterr().err.count("\n") == 5
+    assert capsys.readouterr().err.count("\n") == 3
+    new = tmp_path / "new" / "out.csv"
+    assert main(["predict", str(table), "--out", str(new)]) == 0
+    assert new.is_file()
+
+
+@pytest.mark.parametrize("command", [["predict", "molecules.csv"], ["select", "v", "-s", "none"]])
+def test_a_folder_or_a_place_below_a_file_as_out_is_one_exit_code(
+    table: Path,
+    regressor: Carbons,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    command: list[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for out in (".", "molecules.csv/below.csv"):
+        assert main([*command, "--out", out]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith(f"error: --out: {out} ")
 
 
 def test_missing_models_are_one_line(
@@ -204,6 +316,7 @@ def test_missing_models_are_one_line(
     assert "no store here yet" in capsys.readouterr().err
     assert not (tmp_path / "mlruns").exists()
     assert main(["predict", str(table), "--model", str(tmp_path / "nothing"), *store]) == 4
+    assert "models:/NAME/VERSION or models:/NAME@ALIAS" in capsys.readouterr().err
 
 
 def test_missing_champion_is_one_line(
@@ -218,18 +331,17 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, regressor: Carbons) 
         path = tmp_path / f"{n}.csv"
         path.write_text("smiles,filler\n" + f"CCO,{'x' * 500}\n" * n)
         tracemalloc.start()
-        molecules = MoleculeFile(path)
-        with output(tmp_path / "out.csv", molecules.header, "p") as writer:
-            from lipo_cli.progress import SilentProgress
-
-            command._predict_all(molecules, regressor, writer, "error", SilentProgress())
+        molecules, silent = MoleculeFile(path), SilentProgress()
+        assert molecules.check(molecules=True, progress=silent) == n
+        with output(tmp_path / "out.csv", [*molecules.header, "p"]) as writer:
+            command._predict_all(molecules, regressor.column, 1, writer, "error", silent)
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return found
 
     peak(10)
-    assert peak(20_000) < 2 * peak(5_000)
-    assert regressor.largest <= 2048
+    assert peak(30_000) < 1.5 * peak(10_000)
+    assert regressor.largest <= SLICE
 
 
 def test_output_file_has_ordinary_permissions(
@@ -239,3 +351,39 @@ def test_output_file_has_ordinary_permissions(
     plain.touch()
     assert main(["predict", str(table), "--out", str(out)]) == 0
     assert out.stat().st_mode == plain.stat().st_mode
+
+
+def test_uncertainty_adds_the_spread_and_the_calibrated_interval(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    regressor = tiny_regressor(tiny_checkpoint(tmp_path / "tiny"), tta=4, precision="float32")
+    regressor.set_label_scale(LABELS)
+    calibration = Calibration(level=0.9, floor=0.3, slope=2.0, factor=1.7, n=50)
+    regressor.manifest["calibration"] = calibration.as_dict()
+    regressor.save(tmp_path / "model")
+    path = tmp_path / "in.csv"
+    path.write_text("smiles\nOCC\nc1ccccc1O\n")
+    command_line = ["predict", str(path), "--model", str(tmp_path / "model"), "--uncertainty"]
+    assert main(command_line) == 0
+    header, *found = rows(capsys.readouterr().out)
+    ends = ["prediction_std", "prediction_low", "prediction_high"]
+    assert header == ["smiles", "prediction", *ends]
+    views = regressor.predict_views(["CCO", "Oc1ccccc1"])
+    mean, sd = views.mean(axis=1), views.std(axis=1, ddof=1)
+    low, high = calibration.interval(mean, sd)
+    wanted = np.stack([mean, sd, low, high], axis=1)
+    np.testing.assert_allclose(np.array([row[1:] for row in found], float), wanted, atol=1e-5)
+    assert main([*command_line, "--tta", "1", "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)[0]
+    assert first["prediction_std"] == 0
+    assert first["prediction"] == pytest.approx(views[0, 0], abs=1e-5)
+
+
+def test_model_without_calibration_has_no_interval(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_regressor(tiny_checkpoint(tmp_path / "tiny")).save(tmp_path / "model")
+    path = tmp_path / "in.csv"
+    path.write_text("smiles\nCCO\n")
+    assert main(["predict", str(path), "--model", str(tmp_path / "model"), "--uncertainty"]) > 0
+    assert "no calibrated interval" in capsys.readouterr().err

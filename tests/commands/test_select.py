@@ -40,7 +40,8 @@ def test_chosen_rows_go_to_stdout(values: Path, capsys: pytest.CaptureFixture[st
         assert main(["select", str(place), "-s", "tsds:top=3"]) == 0
         printed = capsys.readouterr()
         assert rows_of(printed.out) == [100, 101, 102]
-        assert printed.err == f"tsds:top=3: 3 of {N} points\n"
+        hint = "without the columns of the file that was scored: name it with --secondary FILE"
+        assert printed.err == f"{hint}\ntsds:top=3: 3 of {N} points\n"
 
 
 def test_every_row_goes_to_a_file_in_a_new_folder(

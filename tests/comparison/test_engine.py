@@ -32,9 +32,16 @@ NUMBERS = (
 )
 
 
-def run(settings: CompareSettings, store: Store, listener: Listener | None = None) -> Comparison:
+def run(
+    settings: CompareSettings,
+    store: Store,
+    listener: Listener | None = None,
+    *,
+    pool_is_sound: bool = True,
+) -> Comparison:
     ledger = MlflowLedger(store, settings.experiment)
-    return compare(settings, prepare(settings.data), ledger, listener or Listener())
+    prepared = prepare(settings.data)
+    return compare(settings, prepared, ledger, listener or Listener(), pool_is_sound=pool_is_sound)
 
 
 def table(result: Comparison) -> list[tuple[object, ...]]:
@@ -65,8 +72,23 @@ def test_the_champion_is_registered_and_is_the_best_on_validation(
     best = min(result.cells, key=lambda cell: cell.val_rmse or np.inf)
     assert result.champion is not None
     assert result.champion["run_id"] == best.run_id
+    assert result.best is best
     folder = regressor_folder(store, "models:/lipophilicity@champion")
     assert (folder / "manifest.json").is_file()
+
+
+def test_a_pool_that_failed_its_audit_leaves_the_control_as_the_best(
+    world: World, store: Store
+) -> None:
+    settings = world.settings(selections=("random:k=6",))
+    result = run(settings, store, pool_is_sound=False)
+    assert result.best is not None
+    assert result.best.n_selected == 0
+    assert result.champion is not None
+    assert result.champion["run_id"] == result.best.run_id
+    alone = world.settings(selections=("random:k=6",), controls=False)
+    nothing = run(alone, store, pool_is_sound=False)
+    assert (nothing.best, nothing.champion) == (None, None)
 
 
 def test_a_second_run_computes_nothing_and_says_the_same(world: World, store: Store) -> None:

@@ -7,16 +7,15 @@ import math
 import pytest
 import torch
 
-from lipo_cli.model.modeling import (
+from lipo_cli.model.attention import (
     FeatureMap,
     LinearAttention,
-    MolformerForSequenceClassification,
-    MolformerModel,
     _rotate,
-    mean_pool,
     orthogonal_features,
     rotary_tables,
 )
+from lipo_cli.model.heads import mean_pool
+from lipo_cli.model.modeling import MolformerForSequenceClassification, MolformerModel
 from tests.fixtures.models import tiny_config
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from lipo_cli.errors import DataError, ModelError
 from lipo_cli.tracking.model_logging import requirements
-from lipo_cli.tracking.prediction import predict_canonical, predict_molecules
+from lipo_cli.tracking.prediction import SLICE, predict_canonical, predict_molecules
 from lipo_cli.tracking.registry import promote_champion, regressor_folder
 from lipo_cli.tracking.runs import start_run
 from lipo_cli.tracking.store import Store
@@ -148,6 +148,25 @@ def test_molecules_are_canonicalised_and_keep_their_order() -> None:
     found = predict_molecules(Lengths(), ["OCC", None, "C1=CC=CC=C1", " "], on_invalid="nan")
     np.testing.assert_array_equal(found, [3, np.nan, 8, np.nan])
     assert predict_molecules(Lengths(), []).shape == (0,)
+
+
+def test_slices_hold_molecules_of_like_length_and_the_order_stays() -> None:
+    asked: list[list[int]] = []
+    done: list[int] = []
+
+    class Asked(Lengths):
+        def predict(self, smiles: list[str], *, batch_size: int = 256) -> np.ndarray:
+            asked.append([len(s) for s in smiles])
+            return super().predict(smiles)
+
+    drawn = np.random.default_rng(0).integers(1, 80, 3 * SLICE)
+    molecules = [None if n == 7 else "C" * n for n in drawn]
+    found = predict_canonical(Asked(), molecules, on_done=done.append)
+    np.testing.assert_array_equal(found, np.where(drawn == 7, np.nan, drawn))
+    assert done == [len(lengths) for lengths in asked]
+    assert sum(done) == np.count_nonzero(drawn != 7)
+    assert max(done) == SLICE
+    assert [n for lengths in asked for n in lengths] == sorted(n for n in drawn if n != 7)
 
 
 def test_nan_from_the_model_is_an_error() -> None:

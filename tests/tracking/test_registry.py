@@ -94,8 +94,46 @@ def test_the_demo_champion_yields_to_measured_data_and_not_back(
 
 def test_nobody_promotes_what_is_not_there(store: Store, stand_in: Path) -> None:
     challenge(store, stand_in, 0.3)
-    with pytest.raises(ModelError, match="no such registered model"):
-        set_champion(store, f"models:/{NAME}/7")
+    for uri, reason in (
+        (f"models:/{NAME}/7", "has no version '7'"),
+        (f"{NAME}@best", "has no alias 'best'"),
+        ("9", "names no version"),
+        (NAME, "names no version"),
+    ):
+        with pytest.raises(ModelError, match=reason) as caught:
+            set_champion(store, uri)
+        assert f"{NAME} has version 1 (@champion)" in str(caught.value)
+        assert "models:/NAME/VERSION" in str(caught.value)
+
+
+def test_version_keeps_what_its_runs_measured(store: Store, stand_in: Path) -> None:
+    audit = {"audit": "warn", "audit_line": "1 to look at", "dataset": "mine"}
+    with start_run(store, "lipo", "comparison", tags=audit) as comparison:
+        with start_run(store, "lipo", "x") as run:
+            run.metrics({"test_rmse": 0.75, "test_mae": 0.5, "seconds": 3})
+            uri = run.model(stand_in, ["CCO"])
+        promote_champion(
+            store,
+            run.run_id,
+            uri,
+            NAME,
+            metric_value=0.7,
+            scope="s",
+            evidence={"peft": "lora"},
+            comparison_run_id=comparison.run_id,
+        )
+    shown = show_version(store, f"models:/{NAME}@champion")
+    assert shown.tags == {
+        "val_rmse": "0.7",
+        "scope": "s",
+        "peft": "lora",
+        "test_rmse": "0.75",
+        "test_mae": "0.5",
+        "audit": "warn",
+        "audit_line": "1 to look at",
+        "comparison": comparison.run_id,
+    }
+    assert "test_rmse" not in shown.description
 
 
 def test_champion_without_evidence_is_replaced(store: Store, stand_in: Path) -> None:

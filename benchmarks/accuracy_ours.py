@@ -1,0 +1,59 @@
+"""The accuracy benchmark's own side: fine-tune, predict validation and test, keep both."""
+
+from __future__ import annotations
+
+import time
+
+from kept_runs import Run, Shelf, key_of
+from split_files import SplitFile
+
+from lipo_cli.model.base import resolve_base
+from lipo_cli.model.regressor import Regressor
+from lipo_cli.settings import Peft, TrainingSettings
+from lipo_cli.training.finetune import fit
+
+
+def run_ours(
+    splits: SplitFile, shelf: Shelf, peft: Peft, settings: TrainingSettings, seed: int, views: int
+) -> Run:
+    """Returns one run, trained where it is not kept; a training that was cut off goes on.
+
+    Args:
+        splits: The rows.
+        shelf: Where runs are kept.
+        peft: The fine-tuning method.
+        settings: How it is trained.
+        seed: Of the head, the batches and the dropout.
+        views: SMILES of each molecule to predict, the canonical one first.
+    """
+    base = resolve_base(settings.model).fingerprint  # a new checkpoint may bear an old name
+    content = settings.model_dump(mode="json")
+    key = key_of(splits, method=peft, settings=content, base=base, seed=seed)
+    if (found := shelf.find(peft, seed, key, views)) is not None:
+        return found
+    start = time.perf_counter()
+    regressor = Regressor.from_base(peft, settings, seed)
+    state = shelf.stem(peft, seed, key).with_suffix(".state")
+    state.parent.mkdir(parents=True, exist_ok=True)
+    loading = time.perf_counter() - start
+    train, validation = splits.examples("train"), splits.examples("val")
+    result = fit(regressor, train, validation, seed=seed, resume_file=state)
+    start = time.perf_counter()
+    predicted = regressor.predict_views(list(splits.rows("val", "test")["smiles"]), views=views)
+    predicting = time.perf_counter() - start
+    run = shelf.keep(
+        peft,
+        seed,
+        key,
+        predicted,
+        loading + result.seconds,
+        predict_seconds=predicting,
+        best_epoch=result.best_epoch,
+        epochs=len(result.history),
+        best_val_rmse=result.best_val_rmse,
+        n_truncated=result.n_truncated,
+        settings=content,
+        base=base,
+    )
+    state.unlink(missing_ok=True)
+    return run

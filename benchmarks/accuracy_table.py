@@ -1,0 +1,221 @@
+"""From kept predictions to the rows of the accuracy tables: nothing here trains.
+
+Every number is in raw label units and computed by the same functions as the product's own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from kept_runs import PEER, Run
+from numpy.typing import NDArray
+
+from lipo_cli.comparison.uncertainty import calibration_of, measured_numbers
+from lipo_cli.model.calibration import Calibration
+from lipo_cli.model.ensemble import spread
+
+Floats = NDArray[np.float64]
+N_DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method on one split.
+
+    Attributes:
+        split: The split.
+        method: The method.
+        views: SMILES of a molecule whose predictions are averaged.
+        n_seeds: Models trained.
+        seconds: Mean training time of one.
+        val_rmse: Mean over the models.
+        test_rmse: Of each model.
+        test_mae: Mean over the models.
+        members: Models in an ensemble.
+        ensembles: Numbers of each ensemble; no model is in two.
+        errors: Test errors [n_seeds, n] of the models.
+        ensemble_errors: Test errors [ensembles, n].
+    """
+
+    split: str
+    method: str
+    views: int
+    n_seeds: int
+    seconds: float
+    val_rmse: float
+    test_rmse: tuple[float, ...]
+    test_mae: float
+    members: int
+    ensembles: tuple[dict[str, float], ...]
+    errors: Floats
+    ensemble_errors: Floats
+
+    def of_ensembles(self, name: str) -> float | None:
+        """Returns the mean of a number over the ensembles, None where one of them lacks it."""
+        values = [numbers[name] for numbers in self.ensembles if name in numbers]
+        whole = bool(values) and len(values) == len(self.ensembles)
+        return float(np.mean(values)) if whole else None
+
+
+def rows_of(runs: Sequence[Run], members: int, views: int) -> list[Row]:
+    """Returns a row for each split, method and number of SMILES, in the order of the runs.
+
+    Args:
+        runs: All of them.
+        members: Models in an ensemble: the first of the seeds, then the next ones.
+        views: SMILES of a molecule that the second row of our methods averages; 1: no such row.
+    """
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.split, run.method), []).append(run)
+    rows = []
+    for (_, method), group in groups.items():
+        counts = [1] if method == PEER or views == 1 else [1, views]
+        rows += [_row(group, members, count) for count in counts]
+    return rows
+
+
+def _row(runs: Sequence[Run], members: int, views: int) -> Row:
+    single = [_predictions(run.rows, run.views[:, :views]) for run in runs]
+    numbers = [_numbers(frame, None) for frame in single]
+    columns = [run.views[:, :views] for run in runs]
+    together = [
+        _predictions(runs[0].rows, np.concatenate(columns[i : i + members], axis=1))
+        for i in range(0, len(runs) - members + 1, members)
+    ]
+    return Row(
+        split=runs[0].split,
+        method=runs[0].method,
+        views=views,
+        n_seeds=len(runs),
+        seconds=float(np.mean([run.seconds for run in runs])),
+        val_rmse=float(np.mean([n["val_rmse"] for n in numbers])),
+        test_rmse=tuple(n["test_rmse"] for n in numbers),
+        test_mae=float(np.mean([n["test_mae"] for n in numbers])),
+        members=members,
+        ensembles=tuple(_numbers(frame, calibration_of(frame)) for frame in together),
+        errors=np.stack([_test_errors(frame) for frame in single]),
+        ensemble_errors=np.stack([_test_errors(frame) for frame in together]),
+    )
+
+
+def _predictions(rows: pd.DataFrame, views: Floats) -> pd.DataFrame:
+    """Returns the mean and the spread of predictions [n, k] beside what was measured."""
+    return pd.DataFrame(
+        {
+            "part": rows["split"],
+            "measured": rows["label"],
+            "predicted": views.mean(axis=1),
+            "spread": spread(views),
+        }
+    )
+
+
+def _numbers(frame: pd.DataFrame, calibration: Calibration | None) -> dict[str, float]:
+    """Returns what could be measured; nothing stands for what is not defined."""
+    found = measured_numbers(frame, calibration)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _test_errors(frame: pd.DataFrame) -> Floats:
+    test = frame[frame["part"] == "test"]
+    return (test["predicted"] - test["measured"]).to_numpy(np.float64)
+
+
+def deviation(values: Sequence[float]) -> float | None:
+    """Returns the sample standard deviation, None of fewer than two."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+
+
+def ratio_with_interval(ours: Floats, theirs: Floats) -> tuple[float, float, float]:
+    """Returns the ratio of mean RMSEs and its 95 % bootstrap interval over the test molecules.
+
+    The molecules are drawn with replacement, the same ones for both sides (Efron 1979); seeds are
+    not, as there are few: what retraining adds stands in the tables as a standard deviation.
+
+    Args:
+        ours: Test errors [k, n].
+        theirs: Test errors [m, n] of the same molecules.
+    """
+    n = ours.shape[1]
+    draws = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=N_DRAWS)
+    counts = draws.astype(np.float64)
+
+    def mean_rmse(errors: Floats, weights: Floats) -> Floats:
+        found: Floats = np.sqrt(weights @ (errors**2).T / n).mean(axis=1)
+        return found
+
+    whole = np.ones((1, n))
+    ratio = float(mean_rmse(ours, whole)[0] / mean_rmse(theirs, whole)[0])
+    drawn = mean_rmse(ours, counts) / mean_rmse(theirs, counts)
+    low, high = np.quantile(drawn[np.isfinite(drawn)], (0.025, 0.975))
+    return ratio, float(low), float(high)
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _title(row: Row) -> str:
+    name = "chemprop 2" if row.method == PEER else f"lipo {row.method}"
+    return f"{name}, mean of {row.views} SMILES" if row.views > 1 else name
+
+
+def accuracy_lines(rows: Sequence[Row]) -> list[str]:
+    """Returns the table of errors; the ratios where chemprop ran on the same split."""
+    peers = {row.split: row for row in rows if row.method == PEER}
+    lines = [
+        "| split | method | seeds | validation RMSE | test RMSE | test MAE | ensemble RMSE "
+        "| s per run | ours / chemprop | of ensembles |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        sd = deviation(row.test_rmse)
+        peer = peers.get(row.split)
+        compared = peer is not None and row.method != PEER
+        cells = [
+            row.split,
+            _title(row),
+            str(row.n_seeds),
+            _number(row.val_rmse),
+            _number(float(np.mean(row.test_rmse))) + (f" ± {sd:.3f}" if sd is not None else ""),
+            _number(row.test_mae),
+            _number(row.of_ensembles("test_rmse")) if row.members > 1 else "",
+            f"{row.seconds:,.0f}",
+            _ratio(row.errors, peer.errors) if compared and peer else "",
+            _ratio(row.ensemble_errors, peer.ensemble_errors)
+            if compared and peer and row.members > 1
+            else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _ratio(ours: Floats, theirs: Floats) -> str:
+    ratio, low, high = ratio_with_interval(ours, theirs)
+    return f"{ratio:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def uncertainty_lines(rows: Sequence[Row]) -> list[str]:
+    """Returns the table of the ensembles' intervals; rows with nothing to vary are left out."""
+    lines = [
+        "| split | ensemble of | coverage of 90 % intervals | mean width "
+        "| error, most / least uncertain fifth |",
+        "|---|---|---:|---:|---:|",
+    ]
+    for row in rows:
+        if row.members * row.views < 2:
+            continue
+        cells = [
+            row.split,
+            f"{row.members} x {_title(row)}",
+            _number(row.of_ensembles("test_coverage")),
+            _number(row.of_ensembles("test_interval"), 2),
+            _number(row.of_ensembles("test_error_ratio"), 2),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines

@@ -1,0 +1,38 @@
+"""What every benchmark writes: its section of docs/benchmarks.md, and the machine it ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+
+DOCS = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
+
+
+def machine() -> str:
+    """Returns the processor's name and the number of cores."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        models = [ln for ln in info.read_text().splitlines() if ln.startswith("model name")]
+        name = models[0].split(":", 1)[1].strip() if models else name
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def write_section(name: str, text: str, page_path: Path = DOCS) -> None:
+    """Replaces what stands between the markers of a benchmark, or appends it.
+
+    Args:
+        name: The benchmark: its markers are `<!-- name:begin -->` and `<!-- name:end -->`.
+        text: The section.
+        page_path: The page, made where it is missing.
+    """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    page = page_path.read_text(encoding="utf-8") if page_path.exists() else "# Benchmarks\n"
+    section = f"{begin}\n{text}\n{end}"
+    if begin in page and end in page:
+        page = page[: page.index(begin)] + section + page[page.index(end) + len(end) :]
+    else:
+        page = f"{page.rstrip()}\n\n{section}\n"
+    page_path.parent.mkdir(parents=True, exist_ok=True)
+    page_path.write_text(page, encoding="utf-8")

@@ -1,0 +1,92 @@
+"""From a file of settings and the flags of a command to its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lipo_cli.commands.options import data_layer
+from lipo_cli.errors import SettingsError
+
+if TYPE_CHECKING:
+    from lipo_cli.settings import Settings
+
+S = TypeVar("S", bound="Settings")
+
+
+def settings_from(kind: type[S], config: Path | None, flags: Mapping[str, Any]) -> S:
+    """Builds the settings of a command: defaults < `--config` or `lipo.toml` < flags.
+
+    Args:
+        kind: The settings.
+        config: The file that `--config` named.
+        flags: The parameters of the command's function, its `locals()`; None means not given.
+
+    Raises:
+        SettingsError: a name is unknown or a value makes no sense.
+    """
+    from lipo_cli.settings import build
+
+    return build(kind, file_layer(config, kind), flags_layer(kind, flags))
+
+
+def flags_layer(kind: type[Settings], flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the flags that were given, as a layer of these settings and of their tables.
+
+    A flag goes to every field of its name: one `--seed` of `lipo score` seeds both the model and
+    the sampling. What is no field (`out`, `as_json`) is the command's own business.
+    """
+    from lipo_cli.settings import DataSettings, Settings
+
+    layer: dict[str, Any] = {}
+    for name, field in kind.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Settings):
+            layer[name] = flags_layer(inner, flags)
+        elif flags.get(name) is not None:
+            layer[name] = flags[name]
+    return data_layer(**layer) if kind is DataSettings else layer
+
+
+def file_layer(config: Path | None, settings: type[Settings]) -> dict[str, Any]:
+    """Reads `--config`, or `lipo.toml` of this directory, or nothing.
+
+    `lipo.toml` serves compare, finetune and score: of its tables, a command takes those that it
+    knows. A file named by `--config` is for this command, and must fit it whole.
+
+    Raises:
+        SettingsError: the file is missing or malformed, or has a name that no command knows.
+    """
+    from lipo_cli import settings as all_settings
+
+    if config is not None:
+        return all_settings.read_settings_file(config)
+    default = Path("lipo.toml")
+    if not default.is_file():
+        return {}
+    content = all_settings.read_settings_file(default)
+    readers = (
+        all_settings.CompareSettings,
+        all_settings.FinetuneSettings,
+        all_settings.ScoreSettings,
+    )
+    known = {name for kind in readers for name in kind.model_fields}
+    if unknown := sorted(content.keys() - known):
+        raise SettingsError(
+            f"no command knows '{unknown[0]}'", where=default, hint=_table_of(unknown[0])
+        )
+    return {name: value for name, value in content.items() if name in settings.model_fields}
+
+
+def _table_of(name: str) -> str:
+    """Says in which table of `lipo.toml` a name that stands outside them belongs."""
+    from lipo_cli.settings import DataSettings, TrainingSettings, TsdsSettings
+
+    tables: dict[str, type[Settings]] = {
+        "data": DataSettings,
+        "training": TrainingSettings,
+        "tsds": TsdsSettings,
+    }
+    found = [f"[{title}]" for title, kind in tables.items() if name in kind.model_fields]
+    return f"it belongs under {' or '.join(found)}" if found else "see --help"

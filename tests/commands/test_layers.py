@@ -1,0 +1,93 @@
+"""Every flag finds its setting, and only those that were given do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from lipo_cli.commands.layers import flags_layer, settings_from
+from lipo_cli.errors import SettingsError
+from lipo_cli.main import build_app
+from lipo_cli.settings import (
+    CompareSettings,
+    DataSettings,
+    FinetuneSettings,
+    ScoreSettings,
+    Settings,
+    TrainingSettings,
+)
+
+PANELS: dict[str, type[Settings]] = {"Data": DataSettings, "Fine-tuning": TrainingSettings}
+
+
+def leaves(command: Any) -> list[Any]:
+    """Returns the commands at the ends: Typer brings a click of its own, so they are Any."""
+    below = getattr(command, "commands", {}).values()
+    return [leaf for each in below for leaf in leaves(each)] if below else [command]
+
+
+def test_every_shared_option_is_named_as_its_field() -> None:
+    """A flag goes to the field of its parameter's name: under another name it would be lost."""
+    options = [
+        (option.name, panel)
+        for command in leaves(typer.main.get_command(build_app()))
+        for option in command.params
+        if (panel := getattr(option, "rich_help_panel", None)) in PANELS
+        and command.name != "pretrain"  # has a table of its own
+    ]
+    assert len(options) > 60
+    for name, panel in options:
+        assert name in PANELS[panel].model_fields
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "own"),
+    [
+        ("compare", CompareSettings, {"out", "dry_run"}),
+        ("score", ScoreSettings, {"out", "top"}),
+        ("finetune", FinetuneSettings, {"out"}),
+    ],
+)
+def test_every_option_of_a_command_is_a_setting_or_its_own(
+    command: str, kind: type[Settings], own: set[str]
+) -> None:
+    (found,) = [c for c in leaves(typer.main.get_command(build_app())) if c.name == command]
+    names = {option.name for option in found.params}
+    layer = flags_layer(kind, dict.fromkeys(names - {"fractions"}, 1))
+    tables = [value for value in layer.values() if isinstance(value, dict)]
+    reached = set(layer) | {name for table in tables for name in table}
+    assert names - reached == own | {"fractions", "config", "store", "as_json", "help"} & names
+
+
+def test_only_what_was_given_is_in_the_layer() -> None:
+    flags = {"dataset": "demo", "epochs": None, "seeds": 0, "controls": False, "out": "here"}
+    assert flags_layer(CompareSettings, flags) == {
+        "data": {"dataset": "demo"},
+        "training": {},
+        "tsds": {},
+        "seeds": 0,
+        "controls": False,
+    }
+
+
+def test_one_seed_of_a_scoring_seeds_the_model_and_the_sampling() -> None:
+    settings = settings_from(ScoreSettings, None, {"seed": 5})
+    assert (settings.seed, settings.tsds.seed) == (5, 5)
+
+
+def test_flags_win_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lipo.toml").write_text("seed = 1\n[training]\nepochs = 3\npatience = 2\n")
+    settings = settings_from(FinetuneSettings, None, {"epochs": 9, "fractions": None})
+    assert (settings.seed, settings.training.epochs, settings.training.patience) == (1, 9, 2)
+
+
+def test_shares_are_read_and_a_split_file_chooses_its_split() -> None:
+    given = {"split": "random", "fractions": "0.5,0.25,0.25"}
+    assert settings_from(CompareSettings, None, given).data.fractions == (0.5, 0.25, 0.25)
+    assert settings_from(CompareSettings, None, {"split_file": "s.csv"}).data.split == "column"
+    with pytest.raises(SettingsError, match="--fractions"):
+        settings_from(CompareSettings, None, {"split": "random", "fractions": "a lot"})
