@@ -194,6 +194,8 @@ class CompareSettings(Settings):
     training: ComparedTraining = ComparedTraining()
     tsds: TsdsSettings = TsdsSettings()
     selections: tuple[str, ...] = ("tsds",)
+    models: tuple[str, ...] = ()
+    """Pretrained models to compare, the first being the baseline; empty: `training.model` alone."""
     peft: tuple[Peft, ...] = PEFT_METHODS
     seeds: int = Field(default=1, ge=1)
     first_seed: Seed = 0

@@ -34,6 +34,15 @@ PeftOption = Annotated[
         help="Fine-tuning method: full, bitfit, lora, ia3. Repeatable. (default: all four)",
     ),
 ]
+ModelsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        help="Pretrained model: `small` (shipped), a folder, or a hub name. Repeatable: the same "
+        "cells with each, the differences to the first. (default: small)",
+        rich_help_panel="Fine-tuning",
+    ),
+]
 SeedsOption = Annotated[
     int | None,
     typer.Option("--seeds", help="Seeds per cell; one seed proves little. (default: 1)"),
@@ -70,7 +79,7 @@ def compare(
     fractions: opt.FractionsOption = None,
     split_file: opt.SplitFileOption = None,
     keep_stereo_groups: opt.KeepStereoGroupsOption = None,
-    model: tune.Model = None,
+    models: ModelsOption = None,
     epochs: tune.Epochs = None,
     batch_size: tune.BatchSize = None,
     learning_rate: tune.LearningRate = None,
@@ -92,6 +101,8 @@ def compare(
     cells are found again: the same command after an interruption computes only what is missing.
     """
     flags = locals()
+    if models:
+        flags |= {"model": models[0], "models": models if len(models) > 1 else None}
     from lipo_cli.commands.compare_output import show_plan
     from lipo_cli.commands.dataset_lines import announce
     from lipo_cli.comparison.plan import make_plan
@@ -135,6 +146,8 @@ def _run(
     fingerprint = comparison_fingerprint(settings, prepared)
     tags = {"dataset": prepared.dataset.name, "split": prepared.split.name}
     name = f"{'+'.join(settings.selections)} x {'+'.join(settings.peft)}"
+    if settings.models:
+        name += f" x {'+'.join(Path(model).name for model in settings.models)}"
     with (
         ledger.record("comparison", name, fingerprint, settings, tags) as record,
         CompareView(settings.training.epochs) as view,

@@ -63,7 +63,12 @@ def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -
         emit_json(
             {
                 "plan": [
-                    {"selection": c.choice.name, "peft": c.peft, "seed": c.seed}
+                    {
+                        "selection": c.choice.name,
+                        "peft": c.peft,
+                        "seed": c.seed,
+                        "model": c.model,
+                    }
                     for c in plan.cells()
                 ],
                 "n_cells": expected.n_cells,
@@ -96,12 +101,13 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("selection", no_wrap=True)
     table.add_column("method", no_wrap=True)
+    several = any(row.model is not None for row in result.summary)
     numbers = ("chosen", "train", "parameters", "seconds", "val RMSE", "test RMSE")
-    for name in (*numbers, "vs none", "vs random"):
+    for name in (*numbers, "vs none", "vs random", *(["vs first model"] if several else [])):
         table.add_column(name, justify="right", no_wrap=True)
     for row in result.summary:
         table.add_row(
-            row.selection,
+            row.label,
             row.peft,
             _whole(row.n_selected),
             _whole(row.n_train),
@@ -109,13 +115,18 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
             f"{row.seconds:.0f}" if row.seconds is not None else "",
             f"{row.val_rmse:.4f}" if row.val_rmse is not None else "failed",
             _spread(row),
-            _difference(row),
+            _difference(row.delta_none, row.delta_low, row.delta_high),
             f"{row.delta_random:+.4f}" if row.delta_random is not None else "",
+            *(
+                [_difference(row.delta_model, row.delta_model_low, row.delta_model_high)]
+                if several
+                else []
+            ),
         )
     out.print(table)
     for cell in result.cells:
         if cell.status == "failed":
-            say(f"failed: {cell.selection} / {cell.peft} / seed {cell.seed}: {cell.error}")
+            say(f"failed: {cell.label} / {cell.peft} / seed {cell.seed}: {cell.error}")
     if settings.seeds == 1:
         say(
             "one seed: differences of some hundredths are within the noise of retraining; "
@@ -157,12 +168,12 @@ def _spread(row: SummaryRow) -> str:
     return f"{row.test_rmse:.4f}" + (f" ± {row.test_rmse_sd:.4f}" if row.test_rmse_sd else "")
 
 
-def _difference(row: SummaryRow) -> str:
-    if row.delta_none is None:
+def _difference(delta: float | None, low: float | None, high: float | None) -> str:
+    if delta is None:
         return ""
-    if row.delta_low is None or row.delta_high is None:
-        return f"{row.delta_none:+.4f}"
-    return f"{row.delta_none:+.4f} [{row.delta_low:+.4f}, {row.delta_high:+.4f}]"
+    if low is None or high is None:
+        return f"{delta:+.4f}"
+    return f"{delta:+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
 def write_result(result: Comparison, settings: CompareSettings, folder: Path) -> list[Path]:

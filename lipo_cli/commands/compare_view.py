@@ -156,7 +156,7 @@ class CompareView:
             table.add_column(name, justify="right")
         for row in self._rows.values():
             table.add_row(
-                row.cell.choice.name,
+                row.cell.label,
                 row.cell.peft,
                 str(row.cell.seed),
                 Text(f"{row.state} {row.note}"[:60], style=_STYLES.get(row.state, "red")),

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lipo_cli.comparison.ledger import Finished, Ledger, Recorder, code_version
-from lipo_cli.comparison.plan import Cell
+from lipo_cli.comparison.plan import Cell, labelled
 from lipo_cli.comparison.prepare import Prepared, digest
 from lipo_cli.comparison.uncertainty import calibration_of, measured_numbers, predict_parts
 from lipo_cli.model.adapters import DEFAULT_LAYER_DECAY, DEFAULT_LEARNING_RATE
@@ -54,6 +54,7 @@ class CellResult:
 
     Attributes:
         status: `finished` or `failed`; a failed cell has an error and no numbers.
+        model: The pretrained model; None where one model is compared.
         reused: Whether a finished run of equal settings, data and code was found.
         history: The training curve.
         test_coverage: Share of test labels inside their 90 % interval, calibrated on validation.
@@ -68,6 +69,7 @@ class CellResult:
     seed: int
     role: str
     status: Literal["finished", "failed"]
+    model: str | None = None
     run_id: str | None = None
     reused: bool = False
     error: str | None = None
@@ -89,6 +91,11 @@ class CellResult:
     history: list[dict[str, float]] = field(default_factory=list, repr=False)
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
 
+    @property
+    def label(self) -> str:
+        """Names selection and model."""
+        return labelled(self.selection, self.model)
+
     def as_dict(self) -> dict[str, Any]:
         """Returns the numbers without curve and predictions, as `--json` prints them."""
         light = replace(self, history=[], predictions=pd.DataFrame())
@@ -99,7 +106,7 @@ def cell_fingerprint(
     cell: Cell, rows: NDArray[np.int64], prepared: Prepared, training: TrainingSettings
 ) -> str:
     """Names everything that decides a cell's numbers: settings, data, chosen rows, base, code."""
-    resolved = effective(training, cell.peft)
+    resolved = effective(cell.training(training), cell.peft)
     return resolved.fingerprint(
         selection=str(cell.choice.selection),
         peft=cell.peft,
@@ -109,7 +116,7 @@ def cell_fingerprint(
         train=digest(_training_examples(prepared, rows)),
         validation=digest(prepared.validation),
         test=digest(prepared.part("test")),
-        base=resolve_base(training.model).fingerprint,
+        base=resolve_base(resolved.model).fingerprint,
         code=code_version(),
     )
 
@@ -170,12 +177,13 @@ def run_cell(
         seed=cell.seed,
         dataset=prepared.dataset.name,
         split=prepared.split.name,
-        training=effective(training, cell.peft),
+        training=effective(cell.training(training), cell.peft),
     )
     tags = {
         "selection": cell.choice.name,
         "peft": cell.peft,
         "seed": cell.seed,
+        "base": Path(settings.training.model).name,
         "role": cell.choice.role,
         "dataset": prepared.dataset.name,
         "split": prepared.split.name,
@@ -183,7 +191,7 @@ def run_cell(
     }
     with ledger.record("cell", cell.name, fingerprint, settings, tags) as record:
         state = ledger.scratch / f"{fingerprint}.pt"
-        regressor = Regressor.from_base(cell.peft, training, cell.seed)
+        regressor = Regressor.from_base(cell.peft, cell.training(training), cell.seed)
         train = _training_examples(prepared, rows)
         log_inputs(record, prepared, rows)
         result = fit(
@@ -261,6 +269,7 @@ def _measure(
         seed=cell.seed,
         role=cell.choice.role,
         status="finished",
+        model=cell.model,
         run_id=run_id,
         n_selected=n_selected,
         n_train=len(prepared.train) + n_selected,
@@ -291,6 +300,7 @@ def _from_found(cell: Cell, found: Finished) -> CellResult:
         seed=cell.seed,
         role=cell.choice.role,
         status="finished",
+        model=cell.model,
         run_id=found.run_id,
         reused=True,
         history=[

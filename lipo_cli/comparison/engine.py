@@ -208,6 +208,7 @@ def _guarded(
             seed=cell.seed,
             role=cell.choice.role,
             status="failed",
+            model=cell.model,
             error=" ".join(text.split())[:300],
         )
     view.finished(cell, result)
@@ -258,7 +259,7 @@ def scores_of(
         split=prepared.split.name,
         reference_peft=reference.peft,
         reference_seed=reference.seed,
-        training=training,
+        training=reference.training(training),
         tsds=tsds,
     )
     tags = {
@@ -308,7 +309,7 @@ def _promoted(
         "seed": best.seed,
         "dataset": prepared.dataset.name,
         "split": prepared.split.name,
-        "base": settings.training.model,
+        "base": best.model or settings.training.model,
     }
     return ledger.promote(
         best.run_id, settings.model_name, best.val_rmse, prepared.scope(), evidence

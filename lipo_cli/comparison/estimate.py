@@ -45,7 +45,9 @@ def estimate(plan: Plan, prepared: Prepared, training: TrainingSettings) -> Esti
     sample = prepared.train.take(rng.permutation(len(prepared.train))[:n_timed].astype(np.int64))
     short = training.model_copy(update={"epochs": 1})
     for method in plan.peft:
-        regressor = Regressor.from_base(method, short, 0)
+        # The first model stands for all: an adapted one has its shape.
+        model = plan.models[0] or training.model
+        regressor = Regressor.from_base(method, short.model_copy(update={"model": model}), 0)
         regressor.predict(sample.smiles[: training.batch_size])
         started = time.monotonic()
         fit(regressor, sample, sample.take(np.arange(2)), seed=0)

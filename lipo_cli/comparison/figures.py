@@ -76,16 +76,14 @@ def _distinct(values: Sequence[str]) -> list[str]:
 def rmse_by_cell(cells: Sequence[CellResult], label: str) -> Figure:
     """Draws test RMSE: a dot per seed, a bar at the mean, a line at the control `none`."""
     methods = _distinct([cell.peft for cell in cells])
-    names = _distinct([cell.selection for cell in cells])
+    names = _distinct([cell.label for cell in cells])
     figure, panels = _panels(
         len(methods), max(3.2, 6.5 / len(methods)), 1.2 + 0.42 * len(names), sharey=True
     )
     for axes, method in zip(panels, methods, strict=True):
         for place, name in enumerate(names):
             values = [
-                c.test_rmse
-                for c in cells
-                if (c.peft, c.selection) == (method, name) and c.test_rmse
+                c.test_rmse for c in cells if (c.peft, c.label) == (method, name) and c.test_rmse
             ]
             if not values:
                 continue
@@ -99,7 +97,7 @@ def rmse_by_cell(cells: Sequence[CellResult], label: str) -> Figure:
                 va="bottom",
                 fontsize=8,
             )
-            if name == "none":
+            if name == names[0] and name.startswith("none"):
                 axes.axvline(float(np.mean(values)), color="0.5", ls="--", lw=1, zorder=1)
         axes.set_title(method)
         axes.set_xlabel(f"test RMSE ({label})")
@@ -112,15 +110,15 @@ def rmse_by_cell(cells: Sequence[CellResult], label: str) -> Figure:
 def training_curves(cells: Sequence[CellResult], label: str) -> Figure:
     """Draws validation (solid) and training RMSE (dotted) by epoch, a colour per selection."""
     methods = _distinct([cell.peft for cell in cells])
-    names = _distinct([cell.selection for cell in cells])
+    names = _distinct([cell.label for cell in cells])
     figure, panels = _panels(len(methods), max(4.0, 7.0 / len(methods)), 3.8, sharey=True)
     for axes, method in zip(panels, methods, strict=True):
         for cell in cells:
             if cell.peft != method or not cell.history:
                 continue
-            colour = COLOURS[names.index(cell.selection) % len(COLOURS)]
+            colour = COLOURS[names.index(cell.label) % len(COLOURS)]
             epochs = [row["epoch"] for row in cell.history]
-            named = cell.selection if cell.seed == cells[0].seed else None
+            named = cell.label if cell.seed == cells[0].seed else None
             axes.plot(epochs, [r["val_rmse"] for r in cell.history], color=colour, label=named)
             axes.plot(
                 epochs, [r["train_rmse"] for r in cell.history], color=colour, ls=":", alpha=0.7
@@ -165,7 +163,7 @@ def predicted_vs_measured(cell: CellResult, label: str) -> Figure:
     axes.set_aspect("equal")
     axes.set_xlabel(f"measured {label}")
     axes.set_ylabel(f"predicted {label}")
-    axes.set_title(f"{cell.selection} / {cell.peft} / seed {cell.seed}, test", fontsize=10)
+    axes.set_title(f"{cell.label} / {cell.peft} / seed {cell.seed}, test", fontsize=10)
     lines = [f"n {len(test)}", f"RMSE {numbers['rmse']:.3f}", f"MAE {numbers['mae']:.3f}"]
     lines += [f"R² {numbers['r2']:.3f}"] if numbers["r2"] is not None else []
     axes.text(0.04, 0.96, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=9)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lipo_cli.errors import SettingsError
-from lipo_cli.settings import CompareSettings, Peft
+from lipo_cli.settings import CompareSettings, Peft, TrainingSettings
 from lipo_cli.valuation.selection import Scores, Selection, parse_selection, selection_rng
 
 Role = Literal["asked", "control"]
@@ -33,16 +34,35 @@ class Choice:
 
 @dataclass(frozen=True)
 class Cell:
-    """One fine-tuning: a selection, a method, a seed."""
+    """One fine-tuning: a selection, a method, a seed, and a pretrained model where several are.
+
+    Attributes:
+        model: The pretrained model; None: that of the training settings.
+    """
 
     choice: Choice
     peft: Peft
     seed: int
+    model: str | None = None
 
     @property
     def name(self) -> str:
         """Names the cell for people and for MLflow."""
-        return f"{self.choice.name} / {self.peft} / seed {self.seed}"
+        return f"{self.label} / {self.peft} / seed {self.seed}"
+
+    @property
+    def label(self) -> str:
+        """Names selection and model."""
+        return labelled(self.choice.name, self.model)
+
+    def training(self, shared: TrainingSettings) -> TrainingSettings:
+        """Returns the settings that all cells share, with this cell's model."""
+        return shared if self.model is None else shared.model_copy(update={"model": self.model})
+
+
+def labelled(selection: str, model: str | None) -> str:
+    """Returns a selection's name, with the model's last component where several are compared."""
+    return selection if model is None else f"{selection} ({Path(model).name})"
 
 
 @dataclass(frozen=True)
@@ -54,6 +74,8 @@ class Plan:
     seeds: tuple[int, ...]
     with_random: bool
     """Whether a random control of equal size joins once the sizes are known."""
+    models: tuple[str | None, ...] = (None,)
+    """Pretrained models; None alone: that of the training settings."""
 
     @property
     def needs_scores(self) -> bool:
@@ -68,9 +90,10 @@ class Plan:
     def cells(self) -> list[Cell]:
         """Returns the cells, one seed of every pair before the next seed."""
         return [
-            Cell(choice, peft, seed)
+            Cell(choice, peft, seed, model)
             for seed in self.seeds
             for peft in self.peft
+            for model in self.models
             for choice in self.choices
         ]
 
@@ -78,7 +101,8 @@ class Plan:
         """Returns the cell whose model embeds the pool: primary train alone, the first seed."""
         peft = settings.reference_peft or self.peft[0]
         none = next((c for c in self.choices if c.name == "none"), None)
-        return Cell(none or Choice("none", parse_selection("none"), "control"), peft, self.seeds[0])
+        choice = none or Choice("none", parse_selection("none"), "control")
+        return Cell(choice, peft, self.seeds[0], self.models[0])
 
     def check(self, n_pool: int) -> None:
         """Checks before anything is trained that the pool holds as many points as are wanted.
@@ -105,7 +129,8 @@ class Plan:
                 if c.selection.rule in ("optimal", "positive")
             }
             extra = len({k for k in sized if k is not None and k < n_pool}) + len(unsized)
-        return (len(self.choices) + extra) * len(self.peft) * len(self.seeds)
+        crossed = len(self.peft) * len(self.seeds) * len(self.models)
+        return (len(self.choices) + extra) * crossed
 
     def with_random_controls(self, scores: Scores | None, n: int) -> Plan:
         """Adds a random choice for every size that a scored selection has in a pool of `n`."""
@@ -120,7 +145,7 @@ class Plan:
             for k in sorted(sizes)
             if 0 < k < n and k not in known
         )
-        return Plan(self.choices + added, self.peft, self.seeds, False)
+        return replace(self, choices=self.choices + added, with_random=False)
 
 
 def make_plan(settings: CompareSettings) -> Plan:
@@ -141,7 +166,8 @@ def make_plan(settings: CompareSettings) -> Plan:
         choices = [Choice(n, parse_selection(n), "control") for n in controls] + choices
     choices.sort(key=lambda c: _FIRST.index(c.name) if c.name in _FIRST else len(_FIRST))
     seeds = tuple(range(settings.first_seed, settings.first_seed + settings.seeds))
-    return Plan(tuple(choices), tuple(_distinct(settings.peft)), seeds, settings.controls)
+    models: tuple[str | None, ...] = tuple(_distinct(settings.models)) or (None,)
+    return Plan(tuple(choices), tuple(_distinct(settings.peft)), seeds, settings.controls, models)
 
 
 def _distinct(items: Iterable[T]) -> list[T]:

@@ -10,6 +10,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from lipo_cli.comparison.cells import CellResult
+from lipo_cli.comparison.plan import labelled
 from lipo_cli.settings import Peft
 from lipo_cli.valuation.agreement import jaccard
 
@@ -30,6 +31,11 @@ class SummaryRow:
             two seeds, as one seed cannot tell a difference from noise. It covers the noise of
             training seeds on one split with one scoring, and of nothing else.
         delta_high: Upper end.
+        model: The pretrained model; None where one is compared.
+        delta_model: Mean over seeds of test RMSE minus that of the first model with the same
+            selection, method and seed: negative means that this model is better.
+        delta_model_low: Lower end of its 95 % interval over seeds, as above.
+        delta_model_high: Upper end.
     """
 
     selection: str
@@ -48,45 +54,58 @@ class SummaryRow:
     delta_low: float | None
     delta_high: float | None
     delta_random: float | None = None
+    model: str | None = None
+    delta_model: float | None = None
+    delta_model_low: float | None = None
+    delta_model_high: float | None = None
+
+    @property
+    def label(self) -> str:
+        """Names selection and model."""
+        return labelled(self.selection, self.model)
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the row by name."""
         return asdict(self)
 
 
+_Key = tuple[str, Peft, str | None]
+
+
 def summarise(cells: Sequence[CellResult]) -> list[SummaryRow]:
-    """Returns one row per selection and method, in the order of the cells."""
-    groups: dict[tuple[str, Peft], list[CellResult]] = {}
+    """Returns one row per selection, method and model, in the order of the cells."""
+    groups: dict[_Key, list[CellResult]] = {}
     for cell in cells:
-        groups.setdefault((cell.selection, cell.peft), []).append(cell)
-    return [
-        _row(group, groups.get((CONTROL, key[1]), []), _random_of_equal_size(group, groups))
-        for key, group in groups.items()
-    ]
+        groups.setdefault((cell.selection, cell.peft, cell.model), []).append(cell)
+    baseline = cells[0].model if cells else None
+    return [_row(key, groups, baseline) for key in groups]
 
 
-def _random_of_equal_size(
-    group: list[CellResult], groups: dict[tuple[str, Peft], list[CellResult]]
-) -> list[CellResult]:
-    first = group[0]
+def _random_of_equal_size(key: _Key, groups: dict[_Key, list[CellResult]]) -> list[CellResult]:
+    first = groups[key][0]
     if first.role != "asked" or first.selection.startswith("random:"):
         return []
-    return groups.get((f"random:k={first.n_selected}", first.peft), [])
+    return groups.get((f"random:k={first.n_selected}", *key[1:]), [])
 
 
-def _row(
-    group: list[CellResult], controls: list[CellResult], random: list[CellResult]
-) -> SummaryRow:
+def _row(key: _Key, groups: dict[_Key, list[CellResult]], baseline: str | None) -> SummaryRow:
+    group = groups[key]
+    selection, peft, model = key
     done = [cell for cell in group if cell.status == "finished"]
     first = group[0]
     known = done[0] if done else first
     tests = [cell.test_rmse for cell in done if cell.test_rmse is not None]
-    delta, low, high = (
-        (None, None, None) if first.selection == CONTROL else _difference(done, controls)
+    nothing: tuple[None, None, None] = (None, None, None)
+    controls = groups.get((CONTROL, peft, model), [])
+    delta, low, high = nothing if selection == CONTROL else _difference(done, controls)
+    of_model, model_low, model_high = (
+        nothing
+        if model == baseline
+        else _difference(done, groups.get((selection, peft, baseline), []))
     )
     return SummaryRow(
-        selection=first.selection,
-        peft=first.peft,
+        selection=selection,
+        peft=peft,
         role=first.role,
         n_seeds=len(done),
         n_failed=len(group) - len(done),
@@ -100,7 +119,11 @@ def _row(
         delta_none=delta,
         delta_low=low,
         delta_high=high,
-        delta_random=_difference(done, random)[0],
+        delta_random=_difference(done, _random_of_equal_size(key, groups))[0],
+        model=model,
+        delta_model=of_model,
+        delta_model_low=model_low,
+        delta_model_high=model_high,
     )
 
 
@@ -167,7 +190,7 @@ def pick_champion(
     group = [
         cell
         for cell in cells
-        if (cell.selection, cell.peft) == (best.selection, best.peft)
+        if (cell.selection, cell.peft, cell.model) == (best.selection, best.peft, best.model)
         and cell.status == "finished"
         and cell.val_rmse is not None
     ]

@@ -19,6 +19,7 @@ from lipo_cli.tracking.registry import regressor_folder
 from lipo_cli.tracking.runs import find_runs
 from lipo_cli.tracking.store import Store, open_store
 from tests.comparison.conftest import Listener, World
+from tests.fixtures.models import tiny_checkpoint
 
 NUMBERS = (
     "selection",
@@ -205,3 +206,25 @@ def test_random_controls_of_two_seeds_take_different_points(world: World, store:
     result = run(settings, store)
     assert [cell.seed for cell in result.cells] == [0, 1]
     assert result.cells[0].test_rmse != result.cells[1].test_rmse
+
+
+def test_two_models_have_cells_of_their_own(world: World, store: Store, tmp_path: Path) -> None:
+    """The cells of each model are those of a comparison of it alone."""
+    other = str(tiny_checkpoint(tmp_path / "adapted", seed=5))
+    plain = world.settings(selections=("none",), controls=False, peft=("full",))
+    base = plain.training.model
+    both = plain.model_copy(update={"models": (base, other)})
+    result = run(both, store)
+    assert [cell.model for cell in result.cells] == [base, other]
+    labels = [cell.label for cell in result.cells]
+    assert labels == [f"none ({Path(base).name})", "none (adapted)"]
+    assert result.summary[1].delta_model == pytest.approx(
+        (result.cells[1].test_rmse or 0) - (result.cells[0].test_rmse or 0)
+    )
+    for i, model in enumerate((base, other)):
+        training = plain.training.model_copy(update={"model": model})
+        alone = run(plain.model_copy(update={"training": training}), store).cells[0]
+        assert alone.reused
+        assert alone.test_rmse == result.cells[i].test_rmse
+    again = run(both, store)
+    assert all(cell.reused for cell in again.cells)

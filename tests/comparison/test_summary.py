@@ -1,5 +1,7 @@
 """Means, paired differences and the champion."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
@@ -130,3 +132,34 @@ def test_a_constant_prediction_has_no_rank_correlation():
     found = regression_metrics(np.ones(5), np.arange(5.0))
     assert found["spearman"] is None
     assert found["r2"] == pytest.approx(-0.5)
+
+
+def test_models_are_set_beside_the_first_with_the_same_seeds():
+    def of(model, values):
+        return [replace(cell("none", seed, v), model=model) for seed, v in enumerate(values)]
+
+    first, second = summarise([*of("plain", CONTROL), *of("adapted", CHOSEN)])
+    differences = np.subtract(CHOSEN, CONTROL)
+    interval = ttest_1samp(differences, 0).confidence_interval(0.95)
+    assert first.delta_model is None
+    assert second.delta_model == pytest.approx(differences.mean())
+    ends = (second.delta_model_low, second.delta_model_high)
+    assert ends == pytest.approx((interval.low, interval.high))
+    assert second.delta_none is None
+    assert (first.label, second.label) == ("none (plain)", "none (adapted)")
+
+
+def test_the_control_is_of_the_same_model():
+    cells = [
+        replace(cell("none", 0, 0.9), model="a"),
+        replace(cell("all", 0, 0.8), model="a"),
+        replace(cell("none", 0, 0.5), model="b"),
+        replace(cell("all", 0, 0.6), model="b"),
+    ]
+    rows = summarise(cells)
+    assert rows[1].delta_none == pytest.approx(-0.1)
+    assert rows[3].delta_none == pytest.approx(0.1)
+    assert rows[3].delta_model == pytest.approx(-0.2)
+    champion = pick_champion(cells, rows)
+    assert champion is not None
+    assert (champion.selection, champion.model) == ("none", "b")
