@@ -40,7 +40,6 @@ ModelsOption = Annotated[
         "--model",
         help="Pretrained model: `small` (shipped), a folder, or a hub name. Repeatable: the same "
         "cells with each, the differences to the first. (default: small)",
-        rich_help_panel="Fine-tuning",
     ),
 ]
 SeedsOption = Annotated[
