@@ -13,6 +13,7 @@ from lipo_cli.commands.layers import settings_from
 from lipo_cli.errors import PartialFailure
 
 if TYPE_CHECKING:
+    from lipo_cli.chem.audit import AuditReport
     from lipo_cli.comparison.prepare import Prepared
     from lipo_cli.settings import CompareSettings
     from lipo_cli.tracking.store import Store
@@ -112,11 +113,11 @@ def compare(
     make_plan(settings)  # a misspelt selection is found here, before any data are read
     prepared = prepare(settings.data)
     settings = resolved(settings, prepared)
-    sound = announce(prepared)
+    audit = announce(prepared)
     if dry_run:
         show_plan(settings, prepared, as_json=as_json)
         return
-    report = _run(settings, prepared, store, out, sound=sound, as_json=as_json)
+    report = _run(settings, prepared, store, out, audit, as_json=as_json)
     if failed := sum(cell["status"] == "failed" for cell in report["cells"]):
         raise PartialFailure(
             f"{failed} of {len(report['cells'])} cells failed",
@@ -129,8 +130,8 @@ def _run(
     prepared: Prepared,
     root: Path,
     out: Path | None,
+    audit: AuditReport | None,
     *,
-    sound: bool,
     as_json: bool,
 ) -> dict[str, Any]:
     from lipo_cli.commands.compare_output import as_dict, show_result, write_result
@@ -138,12 +139,16 @@ def _run(
     from lipo_cli.commands.console import emit_json, say
     from lipo_cli.comparison.engine import cells_table, compare, comparison_fingerprint
     from lipo_cli.tracking.ledger import MlflowLedger
+    from lipo_cli.tracking.registry import AUDIT_TAGS
     from lipo_cli.tracking.store import open_store
 
     store = open_store(root)
     ledger = MlflowLedger(store, settings.experiment)
     fingerprint = comparison_fingerprint(settings, prepared)
+    sound = audit is None or audit.level != "fail"
     tags = {"dataset": prepared.dataset.name, "split": prepared.split.name}
+    if audit is not None:
+        tags |= dict(zip(AUDIT_TAGS, (audit.level, audit.one_line), strict=True))
     name = f"{'+'.join(settings.selections)} x {'+'.join(settings.peft)}"
     if settings.models:
         name += f" x {'+'.join(Path(model).name for model in settings.models)}"

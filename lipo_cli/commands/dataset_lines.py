@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 from lipo_cli.commands.console import say, warn
 
 if TYPE_CHECKING:
+    from lipo_cli.chem.audit import AuditReport
     from lipo_cli.comparison.prepare import Prepared
 
 
-def announce(prepared: Prepared, *, primary_only: bool = False) -> bool:
+def announce(prepared: Prepared, *, primary_only: bool = False) -> AuditReport | None:
     """Says on stderr which dataset is used, its split, its overlap and its audit in one line.
 
     Returns:
-        False when the audit of the secondary set failed, True otherwise.
+        The audit of the secondary set; None where there is nothing to audit.
     """
     from lipo_cli.chem.audit import audit_secondary
 
@@ -40,7 +41,7 @@ def announce(prepared: Prepared, *, primary_only: bool = False) -> bool:
         f"{len(split.test):,} test"
     )
     if pool is None:
-        return True
+        return None
     say(pool.overlap.sentence())
     if pool.table.label_column != primary.label_column:
         say(
@@ -48,10 +49,10 @@ def announce(prepared: Prepared, *, primary_only: bool = False) -> bool:
             f"column {pool.table.label_column} of {pool.table.path.name}"
         )
     if len(pool.table) < 2:
-        return True  # a single chosen molecule has nothing to be audited by
+        return None  # a single chosen molecule has nothing to be audited by
     report = audit_secondary(pool.table, primary, split)
     (say if report.level == "ok" else warn)(report.one_line)
-    return report.level != "fail"
+    return report
 
 
 def tell_unread(

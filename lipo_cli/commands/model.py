@@ -33,8 +33,8 @@ def list_models(
     """List the registered models and their versions."""
     from lipo_cli.commands.console import emit_json, out, say
     from lipo_cli.commands.model_output import version_as_dict, versions_table
-    from lipo_cli.tracking.registry import list_versions
     from lipo_cli.tracking.store import open_store
+    from lipo_cli.tracking.versions import list_versions
 
     versions = list_versions(open_store(store, create=False), name)
     if as_json:
@@ -104,8 +104,8 @@ def export_model(
 
     from lipo_cli.commands.console import emit_json, say, warn
     from lipo_cli.commands.model_output import version_as_dict
-    from lipo_cli.tracking.registry import regressor_folder, show_version
     from lipo_cli.tracking.store import open_store
+    from lipo_cli.tracking.versions import regressor_folder, show_version
 
     opened = open_store(store, create=False)
     version = show_version(opened, model)

@@ -14,7 +14,7 @@ from rich.text import Text
 from lipo_cli.commands.model_source import short_number
 from lipo_cli.commands.options import DEFAULT_STORE
 from lipo_cli.tracking.evidence import CONTROL, Evidence
-from lipo_cli.tracking.registry import RegisteredVersion
+from lipo_cli.tracking.versions import RegisteredVersion
 
 UNKNOWN = "not recorded"
 _COLUMNS = ("version", "alias", "dataset", "split", "selection", "peft", "seed", "val RMSE", "made")

@@ -136,6 +136,18 @@ def effective(training: TrainingSettings, peft: Peft) -> TrainingSettings:
     )
 
 
+def cell_settings(cell: Cell, prepared: Prepared, training: TrainingSettings) -> CellSettings:
+    """Returns the parameters of a cell's run."""
+    return CellSettings(
+        selection=cell.choice.name,
+        peft=cell.peft,
+        seed=cell.seed,
+        dataset=prepared.dataset.name,
+        split=prepared.split.name,
+        training=effective(cell.training(training), cell.peft),
+    )
+
+
 def _training_examples(prepared: Prepared, rows: NDArray[np.int64]) -> Examples:
     if len(rows) == 0:
         return prepared.train
@@ -171,14 +183,7 @@ def run_cell(
     fingerprint = cell_fingerprint(cell, rows, prepared, training)
     if (found := ledger.find(fingerprint)) is not None:
         return _from_found(cell, found)
-    settings = CellSettings(
-        selection=cell.choice.name,
-        peft=cell.peft,
-        seed=cell.seed,
-        dataset=prepared.dataset.name,
-        split=prepared.split.name,
-        training=effective(cell.training(training), cell.peft),
-    )
+    settings = cell_settings(cell, prepared, training)
     tags = {
         "selection": cell.choice.name,
         "peft": cell.peft,

@@ -21,7 +21,7 @@ from lipo_cli.comparison.cells import (
     CellResult,
     CellSettings,
     cell_fingerprint,
-    effective,
+    cell_settings,
     log_inputs,
     run_cell,
 )
@@ -139,17 +139,7 @@ def combine(
     """Measures the mean of finished cells and keeps it as a model, or finds it."""
     seconds = sum(member.seconds or 0.0 for member in members)
     first = cells[0]
-    settings = EnsembleSettings(
-        member=CellSettings(
-            selection=first.choice.name,
-            peft=first.peft,
-            seed=first.seed,
-            dataset=prepared.dataset.name,
-            split=prepared.split.name,
-            training=effective(training, first.peft),
-        ),
-        members=len(cells),
-    )
+    settings = EnsembleSettings(member=cell_settings(first, prepared, training), members=len(cells))
     parts = [cell_fingerprint(cell, rows, prepared, training) for cell in cells]
     fingerprint = settings.fingerprint(parts=parts)
     if (found := ledger.find(fingerprint)) is not None:

@@ -11,7 +11,7 @@ numbers and one choice, so coverage is a little below the level; it is measured 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -93,10 +93,11 @@ def calibrate(
         return None
     error = np.abs(predicted - measured)
     floor, slope = _normal_fit(error, spread)
-    ratio = np.sort(error / np.sqrt(floor**2 + (slope * spread) ** 2))
+    fitted = Calibration(level, floor, slope, factor=1.0, n=n)
+    ratio = np.sort(error / fitted.sigma(spread))
     # The ceil((n + 1) * level)-th smallest: with exchangeable rows coverage is at least the level.
     position = min(n, math.ceil((n + 1) * level)) - 1
-    return Calibration(level, floor, slope, float(ratio[position]), n)
+    return replace(fitted, factor=float(ratio[position]))
 
 
 def _normal_fit(error: Floats, spread: Floats) -> tuple[float, float]:

@@ -25,6 +25,8 @@ def enumerated(
         readable: Says whether a model reads a SMILES whole; one that it does not gives way to
             the given one.
     """
+    if count == 1:
+        return [smiles]
     seed = hashlib.blake2b(smiles.encode(), digest_size=8).digest()
     rng = np.random.default_rng(int.from_bytes(seed, "little"))
     drawn = [randomised_smiles(smiles, rng) for _ in range(count - 1)]

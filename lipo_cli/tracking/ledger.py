@@ -20,10 +20,11 @@ from lipo_cli.tracking.found import (
     find_unfinished,
 )
 from lipo_cli.tracking.handle import RunHandle
-from lipo_cli.tracking.registry import promote_champion, regressor_folder
+from lipo_cli.tracking.registry import promote_champion
 from lipo_cli.tracking.runs import KIND_TAG, read_run, start_run
 from lipo_cli.tracking.stale import find_stale, repair
 from lipo_cli.tracking.store import Store
+from lipo_cli.tracking.versions import regressor_folder
 
 REUSED_TAG = "lipo.reused_runs"
 

@@ -19,21 +19,10 @@ from lipo_cli.tracking.versions import (
     RegisteredVersion,
     list_versions,
     parse_name,
-    regressor_folder,
     resolve,
     show_version,
     what_there_is,
 )
-
-__all__ = [
-    "Champion",
-    "RegisteredVersion",
-    "list_versions",
-    "promote_champion",
-    "regressor_folder",
-    "set_champion",
-    "show_version",
-]
 
 METRIC_TAG = "val_rmse"
 SCOPE_TAG = "scope"

@@ -176,6 +176,19 @@ def test_the_figures_are_written_and_logged(bench: Bench, whole: dict) -> None:
         assert parent.artifact(f"figures/{name}").stat().st_size > 5000
 
 
+def test_the_champion_is_shown_with_the_audit_of_its_secondary_set(
+    bench: Bench, whole: dict, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = bench.folder
+    files = [str(folder / "secondary.csv"), "--dataset", str(folder / "primary.csv")]
+    assert main(["data", "audit", "--secondary", *files, "--json"]) in (0, 1, 3)
+    audit = json.loads(capsys.readouterr().out)
+    assert whole["champion"] is not None
+    assert main(["model", "show", "--store", str(folder / "whole"), "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["audit"], shown["audit_line"]) == (audit["level"], audit["one_line"])
+
+
 def test_a_misspelt_selection_is_found_before_the_data_are_read(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

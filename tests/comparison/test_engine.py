@@ -15,9 +15,9 @@ from lipo_cli.errors import DataError, TrainingError
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import CompareSettings
 from lipo_cli.tracking.ledger import MlflowLedger
-from lipo_cli.tracking.registry import regressor_folder
 from lipo_cli.tracking.runs import find_runs
 from lipo_cli.tracking.store import Store, open_store
+from lipo_cli.tracking.versions import regressor_folder
 from tests.comparison.conftest import Listener, World
 from tests.fixtures.models import tiny_checkpoint
 

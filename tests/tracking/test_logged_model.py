@@ -14,9 +14,10 @@ import pytest
 from lipo_cli.errors import DataError, ModelError
 from lipo_cli.tracking.model_logging import requirements
 from lipo_cli.tracking.prediction import SLICE, predict_canonical, predict_molecules
-from lipo_cli.tracking.registry import promote_champion, regressor_folder
+from lipo_cli.tracking.registry import promote_champion
 from lipo_cli.tracking.runs import start_run
 from lipo_cli.tracking.store import Store
+from lipo_cli.tracking.versions import regressor_folder
 
 SMILES = ["OCC", "c1ccccc1", "CC(=O)Oc1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "[Na+].[Cl-]"]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from lipo_cli.tracking.registry import list_versions, show_version
 from lipo_cli.tracking.stale import find_stale, repair
 from lipo_cli.tracking.store import Store, open_store
+from lipo_cli.tracking.versions import list_versions, show_version
 
 PREAMBLE = """
 import sys, time
@@ -126,8 +126,9 @@ def test_runs_and_champion_through_a_server(
     store_root: Path, stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lipo_cli.commands.ui import server_command
-    from lipo_cli.tracking.registry import promote_champion, regressor_folder
+    from lipo_cli.tracking.registry import promote_champion
     from lipo_cli.tracking.runs import find_finished, start_run
+    from lipo_cli.tracking.versions import regressor_folder
 
     port = 5000 + os.getpid() % 20000
     command = server_command(open_store(store_root), "127.0.0.1", port)

@@ -7,16 +7,10 @@ import numpy as np
 import pytest
 
 from lipo_cli.errors import ModelError, TrackingError
-from lipo_cli.tracking.registry import (
-    Champion,
-    list_versions,
-    promote_champion,
-    regressor_folder,
-    set_champion,
-    show_version,
-)
+from lipo_cli.tracking.registry import Champion, promote_champion, set_champion
 from lipo_cli.tracking.runs import find_finished, start_run
 from lipo_cli.tracking.store import Store
+from lipo_cli.tracking.versions import list_versions, regressor_folder, show_version
 
 NAME = "lipophilicity"
 
