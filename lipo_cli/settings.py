@@ -124,7 +124,7 @@ class TrainingSettings(Settings):
 class ComparedTraining(TrainingSettings):
     """How the cells of a comparison are fine-tuned: shorter, as there are many of them."""
 
-    epochs: int = Field(default=6, ge=1)
+    epochs: int = Field(default=5, ge=1)
 
 
 class TsdsSettings(Settings):
