@@ -26,7 +26,7 @@ from lipo_cli.valuation.arrays import FloatArray, IntArray
 from lipo_cli.valuation.ridge_game import RidgeGame
 
 N_BASE, N_PLAYERS, N_VAL, RIDGE, N_FOLDS = 3_000, 300, 336, 10.0, 5
-WIDTHS = (100, 768)
+WIDTHS = (100, 256, 768)
 
 
 @dataclass(frozen=True)
