@@ -12,6 +12,16 @@ from numpy.typing import NDArray
 PAD_MULTIPLE = 16
 """Lengths are rounded up to this: the CPU's bf16 kernels are compiled and kept per shape."""
 
+_PREDICTED_AT_ONCE = {"cpu": 32, "cuda": 256}
+
+
+def predicted_at_once(device: torch.device) -> int:
+    """Returns how many SMILES go through a device in one pass without gradients.
+
+    On a CPU as many as leave what the layers pass on in its cache: 128 took twice as long.
+    """
+    return _PREDICTED_AT_ONCE.get(device.type, 128)
+
 
 @dataclass(frozen=True)
 class Batch:

@@ -45,13 +45,13 @@ class Ensemble:
         }
 
     def predict(
-        self, smiles: Sequence[str], *, batch_size: int = 128, views: int | None = None
+        self, smiles: Sequence[str], *, batch_size: int | None = None, views: int | None = None
     ) -> NDArray[np.float64]:
         """Predicts [n] values in raw label units: the mean over members and SMILES."""
         return self.predict_views(smiles, batch_size=batch_size, views=views).mean(axis=1)
 
     def predict_views(
-        self, smiles: Sequence[str], *, batch_size: int = 128, views: int | None = None
+        self, smiles: Sequence[str], *, batch_size: int | None = None, views: int | None = None
     ) -> NDArray[np.float64]:
         """Predicts [n, members * views] values, those of a member side by side."""
         return np.concatenate(

@@ -24,7 +24,7 @@ from lipo_cli import __version__
 from lipo_cli.errors import ModelError
 from lipo_cli.model.adapters import ParameterCount, attach, count_parameters, unwrap
 from lipo_cli.model.base import read_weights, resolve_base
-from lipo_cli.model.batches import batches_in_order, collate
+from lipo_cli.model.batches import batches_in_order, collate, predicted_at_once
 from lipo_cli.model.enumeration import enumerated
 from lipo_cli.model.folder import (
     FORMAT,
@@ -157,19 +157,19 @@ class Regressor:
         return min(self.settings.max_length, self.network.max_tokens)
 
     def predict(
-        self, smiles: Sequence[str], *, batch_size: int = 128, views: int | None = None
+        self, smiles: Sequence[str], *, batch_size: int | None = None, views: int | None = None
     ) -> NDArray[np.float64]:
         """Predicts [n] values in raw label units, in the order given.
 
         Args:
             smiles: The molecules.
-            batch_size: SMILES per pass.
+            batch_size: SMILES per pass; None: what suits the device.
             views: SMILES of each molecule that are averaged; None: as the settings say (`tta`).
         """
         return self.predict_views(smiles, batch_size=batch_size, views=views).mean(axis=1)
 
     def predict_views(
-        self, smiles: Sequence[str], *, batch_size: int = 128, views: int | None = None
+        self, smiles: Sequence[str], *, batch_size: int | None = None, views: int | None = None
     ) -> NDArray[np.float64]:
         """Predicts [n, views] values: the SMILES as given first, then others of the molecule."""
         count = self.settings.tta if views is None else views
@@ -180,12 +180,14 @@ class Regressor:
         found = self.encode([smiles])
         return found.n_truncated == found.n_unknown == 0
 
-    def embed(self, smiles: Sequence[str], *, batch_size: int = 128) -> NDArray[np.float64]:
+    def embed(self, smiles: Sequence[str], *, batch_size: int | None = None) -> NDArray[np.float64]:
         """Returns mean-pooled embeddings [n, hidden] of the (fine-tuned) encoder."""
         return self._run(smiles, batch_size, embed=True)
 
     @torch.inference_mode()
-    def _run(self, smiles: Sequence[str], batch_size: int, *, embed: bool) -> NDArray[np.float64]:
+    def _run(
+        self, smiles: Sequence[str], batch_size: int | None, *, embed: bool
+    ) -> NDArray[np.float64]:
         if len(smiles) == 0:
             width = self.network.config.hidden_size if embed else 1
             return np.empty((0, width))
@@ -194,6 +196,7 @@ class Regressor:
         self.model.eval()
         rows: list[NDArray[np.float64]] = []
         order: list[NDArray[np.int64]] = []
+        batch_size = batch_size or predicted_at_once(self.device)
         for positions in batches_in_order([len(row) for row in ids], batch_size):
             batch = collate([ids[i] for i in positions], self.pad_id, self.device)
             with autocast(self.device, self.settings.precision):
