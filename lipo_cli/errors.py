@@ -90,11 +90,14 @@ class PartialFailure(LipoError):  # noqa: N818  # the table stands: not quite an
     exit_code = 9
 
 
-class Interrupted(LipoError):  # noqa: N818  # like KeyboardInterrupt
-    """Ctrl-C (130) or SIGTERM (143): what was finished is kept."""
+class Interrupted(BaseException):
+    """Ctrl-C (130) or SIGTERM (143): what was finished is kept.
+
+    Like KeyboardInterrupt no `Exception`: code that survives any failure must not survive this.
+    """
 
     def __init__(self, signal_number: int = 2) -> None:
-        super().__init__("interrupted", hint="the same command goes on where it stopped")
+        super().__init__("interrupted (the same command goes on where it stopped)")
         self.signal_number = signal_number
         self.exit_code = 128 + signal_number
 

@@ -99,7 +99,7 @@ def main(arguments: list[str]) -> int:
     raise_on_sigterm()
     try:
         typer.main.get_command(build_app()).main(arguments, prog_name="lipo")
-    except LipoError as error:
+    except (LipoError, Interrupted) as error:
         return _fail(str(error), error.exit_code)
     except SystemExit as end:
         if end.code == 128 + 2:

@@ -102,13 +102,15 @@ def compare(
     """
     flags = locals()
     if models:
-        flags |= {"model": models[0], "models": models if len(models) > 1 else None}
+        flags |= {"model": models[0], "models": models if len(models) > 1 else ()}
     from lipo_cli.commands.compare_output import show_plan
     from lipo_cli.commands.dataset_lines import announce
     from lipo_cli.comparison.plan import make_plan
     from lipo_cli.comparison.prepare import prepare, resolved
     from lipo_cli.settings import CompareSettings
 
+    if out is not None and not dry_run:
+        opt.prepare_out(out, folder=True)
     settings = settings_from(CompareSettings, config, flags)
     make_plan(settings)  # a misspelt selection is found here, before any data are read
     prepared = prepare(settings.data)

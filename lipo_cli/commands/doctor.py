@@ -37,7 +37,10 @@ def doctor(
     """
     from lipo_cli.commands.console import emit_json
     from lipo_cli.commands.doctor_checks import environment_checks, store_checks
+    from lipo_cli.errors import SettingsError
 
+    if close and not repair:
+        raise SettingsError("closes runs with --repair only", where="--close")
     checks = [*environment_checks(), *store_checks(Path(store), close or (), repair=repair)]
     healthy = all(check.state != "fail" for check in checks)
     if as_json:

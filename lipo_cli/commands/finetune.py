@@ -10,6 +10,7 @@ import typer
 from lipo_cli.commands import options as opt
 from lipo_cli.commands import training_options as tune
 from lipo_cli.commands.layers import settings_from
+from lipo_cli.commands.model_folder import check_model_folder, copy_model_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,6 +91,7 @@ def finetune(
     settings = settings_from(FinetuneSettings, config, flags)
     if out is not None:
         opt.prepare_out(out, folder=True)
+        check_model_folder(out)
     if settings.selection is not None:
         _check_selection(settings.selection)
     prepared = prepare(settings.data, settings.selection)
@@ -133,7 +135,6 @@ def _cells(settings: FinetuneSettings, prepared: Prepared) -> tuple[list[Cell], 
 def _run(
     settings: FinetuneSettings, prepared: Prepared, root: Path, out: Path | None, *, as_json: bool
 ) -> None:
-    import shutil
 
     from lipo_cli.commands.compare_view import CompareView
     from lipo_cli.commands.console import emit_json, say
@@ -156,7 +157,7 @@ def _run(
     result = ensemble or first
     assert result.run_id is not None
     if out is not None:
-        shutil.copytree(ledger.regressor_folder(result.run_id), out, dirs_exist_ok=True)
+        copy_model_folder(ledger.regressor_folder(result.run_id), out)
         say(f"saved: {out}")
     say(f"in MLflow: experiment {settings.experiment}, run {result.run_id} (`lipo ui`)")
     if as_json:

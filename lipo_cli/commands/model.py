@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from lipo_cli.commands.options import DEFAULT_STORE, JsonOption, StoreOption, prepare_out
-from lipo_cli.errors import DataError, SettingsError
+from lipo_cli.errors import SettingsError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -103,6 +103,7 @@ def export_model(
     import json
 
     from lipo_cli.commands.console import emit_json, say, warn
+    from lipo_cli.commands.model_folder import copy_model_folder
     from lipo_cli.commands.model_output import version_as_dict
     from lipo_cli.tracking.store import open_store
     from lipo_cli.tracking.versions import regressor_folder, show_version
@@ -113,26 +114,10 @@ def export_model(
     prepare_out(out, folder=True)
     if any(out.iterdir()):
         raise SettingsError(f"{out} is not empty", where="--out", hint="name a new folder")
-    _copy_folder(folder, out)
+    copy_model_folder(folder, out)
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     if as_json:
         emit_json({**version_as_dict(version), "out": str(out)})
     say(f"{version.model} version {version.version}: {out} (`lipo predict FILE --model {out}`)")
     if manifest.get("self_contained") is False:
         warn(f"its base model is too large to go along: it needs {manifest['base']['name']} there")
-
-
-def _copy_folder(source: Path, target: Path) -> None:
-    """Copies beside the empty folder `target` and puts the copy in its place."""
-    import shutil
-    import tempfile
-
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as beside:
-            # Contents alone: weights are often saved for their owner only, and this is to share.
-            copy = Path(
-                shutil.copytree(source, Path(beside) / target.name, copy_function=shutil.copyfile)
-            )
-            copy.replace(target)
-    except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror or error}", where=target) from None

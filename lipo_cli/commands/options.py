@@ -169,6 +169,8 @@ def prepare_out(path: Path, *, folder: bool = False) -> None:
     """
     if folder and path.exists() and not path.is_dir():
         raise SettingsError(f"{path} is a file, not a folder", where="--out")
+    if not folder and path.exists() and not path.is_file() and not path.is_dir():
+        return  # a pipe or a device: written to as it stands
     if not folder and path.is_dir():
         raise SettingsError(f"{path} is a folder, not a file", where="--out")
     place = path if folder else path.parent

@@ -191,10 +191,11 @@ def output(path: Path | None, names: Sequence[str], *, as_json: bool = False) ->
         return CsvWriter(stream, names, "\t" if {".tsv", ".tab"} & suffixes else ",")
 
     if path is None:
-        to_terminal = writer(sys.stdout)
-        yield to_terminal
-        to_terminal.close()
-        sys.stdout.flush()
+        with _in_one_line("stdout"):
+            to_terminal = writer(sys.stdout)
+            yield to_terminal
+            to_terminal.close()
+            sys.stdout.flush()
         return
     with _whole_or_nothing(path) as stream:
         to_file = writer(stream)
@@ -204,25 +205,43 @@ def output(path: Path | None, names: Sequence[str], *, as_json: bool = False) ->
 
 @contextmanager
 def _whole_or_nothing(path: Path) -> Iterator[IO[str]]:
+    path = path.resolve() if path.is_file() else path  # a link stays one
+    if path.exists() and not path.is_file():
+        with _in_one_line(path), path.open("wb") as device:
+            yield from _packed_or_plain(path, device)
+        return
     try:
         number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
         raise DataError(f"cannot be written: {error.strerror}", where=path) from None
     scratch = Path(name)
     try:
-        with os.fdopen(number, "wb") as raw:
-            if path.suffix == ".gz":
-                # No name and no time inside: the same predictions are the same bytes.
-                with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
-                    yield from _as_text(cast(IO[bytes], packed))
-            else:
-                yield from _as_text(raw)
-        scratch.chmod(0o666 & ~_umask())
-        scratch.replace(path)
-    except OSError as error:
-        raise DataError(f"cannot be written: {error.strerror}", where=path) from None
+        with _in_one_line(path):
+            with os.fdopen(number, "wb") as raw:
+                yield from _packed_or_plain(path, raw)
+            scratch.chmod(0o666 & ~_umask())
+            scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def _in_one_line(where: Path | str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:  # the reader has had enough
+        raise
+    except OSError as error:
+        raise DataError(f"cannot be written: {error.strerror}", where=where) from None
+
+
+def _packed_or_plain(path: Path, raw: IO[bytes]) -> Iterator[IO[str]]:
+    if path.suffix == ".gz":
+        # No name and no time inside: the same predictions are the same bytes.
+        with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
+            yield from _as_text(cast(IO[bytes], packed))
+    else:
+        yield from _as_text(raw)
 
 
 def _as_text(binary: IO[bytes]) -> Iterator[IO[str]]:

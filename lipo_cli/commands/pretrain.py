@@ -120,6 +120,12 @@ def pretrain(
         fractions=fractions,
         split_file=split_file,
     )
+    if data and not adapt:
+        raise SettingsError(
+            f"{', '.join(sorted(data))}: read with --adapt only",
+            where="lipo pretrain",
+            hint="a corpus is not split; --adapt goes on with the molecules of a dataset",
+        )
     flags |= {"data": data | reading} if adapt else {"data": data} | reading
     layer = {} if config is None else read_settings_file(config)
     settings = build(PretrainSettings, layer, flags)
@@ -248,9 +254,11 @@ def _show(result: PretrainResult, *, as_json: bool) -> None:
             soft_wrap=True,
         )
     if result.val_descriptor_loss is not None:
+        r2 = result.val_descriptor_r2
         stdout.print(
             f"descriptor loss {result.val_descriptor_loss:.4f} (before training "
-            f"{before['val_descriptor_loss']:.4f}), mean R2 {result.val_descriptor_r2:.3f}",
+            f"{before['val_descriptor_loss']:.4f}), "
+            + (f"mean R2 {r2:.3f}" if r2 is not None else "no held-out descriptor varies"),
             soft_wrap=True,
         )
     stdout.print(

@@ -24,7 +24,7 @@ from lipo_cli.comparison.summary import (
     selection_overlaps,
     summarise,
 )
-from lipo_cli.errors import Interrupted, LipoError
+from lipo_cli.errors import LipoError
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress
 from lipo_cli.settings import CompareSettings, Peft, Settings, TrainingSettings, TsdsSettings
@@ -198,8 +198,6 @@ def _guarded(
             progress=view,
             on_epoch=lambda row: view.epoch(cell, row),
         )
-    except Interrupted:
-        raise
     except Exception as error:  # a cell that fails, for whatever reason, must not stop the rest
         text = str(error) if isinstance(error, LipoError) else f"{type(error).__name__}: {error}"
         result = CellResult(

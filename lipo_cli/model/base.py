@@ -94,6 +94,11 @@ def resolve_base(name: str) -> Base:
         ModelError: there is none of that name, or its folder lacks weights or config.
     """
     if name in shipped_names():
+        if (Path(name) / "config.json").is_file():
+            raise ModelError(
+                f"'{name}' is a shipped model and a folder here",
+                hint=f"./{name} is the folder; for the shipped one go to another directory",
+            )
         folder = SHIPPED_ROOT / name
     elif Path(name).is_dir():
         folder = Path(name).resolve()

@@ -74,11 +74,14 @@ class RegressionHead(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Maps pooled [batch, hidden] to predictions [batch, n_labels] in raw units."""
-        hidden = self.activation(self.dropout(self.dense(pooled)))
-        hidden = hidden + pooled if self.skip else hidden
-        second = self.activation(self.dropout(self.dense2(hidden)))
-        hidden = second + hidden if self.skip else second
-        standardised = self.out_proj(hidden)
+        # Never in half precision: bf16 rounded predictions to a grid, so that ranks were tied.
+        with torch.autocast(pooled.device.type, enabled=False):
+            pooled = pooled.to(self.out_proj.weight.dtype)
+            hidden = self.activation(self.dropout(self.dense(pooled)))
+            hidden = hidden + pooled if self.skip else hidden
+            second = self.activation(self.dropout(self.dense2(hidden)))
+            hidden = second + hidden if self.skip else second
+            standardised = self.out_proj(hidden)
         standardised = standardised.to(wide(standardised.dtype))
         return self.label_mean + self.label_scale * standardised
 

@@ -173,10 +173,11 @@ class Regressor:
     ) -> NDArray[np.float64]:
         """Predicts [n, views] values: the SMILES as given first, then others of the molecule."""
         count = self.settings.tta if views is None else views
-        written = [text for each in smiles for text in enumerated(each, count, self._reads_whole)]
+        written = [text for each in smiles for text in enumerated(each, count, self.reads_whole)]
         return self._run(written, batch_size, embed=False)[:, 0].reshape(len(smiles), count)
 
-    def _reads_whole(self, smiles: str) -> bool:
+    def reads_whole(self, smiles: str) -> bool:
+        """Says whether the model reads a SMILES uncut and without unknown tokens."""
         found = self.encode([smiles])
         return found.n_truncated == found.n_unknown == 0
 

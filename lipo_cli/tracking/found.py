@@ -13,10 +13,9 @@ from mlflow.entities import LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
 
 from lipo_cli.errors import TrackingError
-from lipo_cli.tracking.handle import MANIFEST, MODEL_TAG
+from lipo_cli.tracking.handle import FINGERPRINT_TAG, MANIFEST, MODEL_TAG
 from lipo_cli.tracking.store import Store, tracking_errors
 
-FINGERPRINT_TAG = "lipo.fingerprint"
 PARENT_TAG = "mlflow.parentRunId"
 
 _PAGE = 1000

@@ -22,6 +22,7 @@ from lipo_cli.tracking.signals import deferred_signals
 from lipo_cli.tracking.store import Store, tracking_errors
 
 MANIFEST = "artifacts.json"
+FINGERPRINT_TAG = "lipo.fingerprint"
 MODEL_TAG = "lipo.model_uri"
 NOT_FINITE_TAG = "lipo.not_finite"
 
@@ -84,6 +85,9 @@ class RunHandle:
 
     def params(self, values: Mapping[str, str]) -> None:
         """Logs parameters; those that a resumed run already holds must be the same.
+
+        A run that is known by its fingerprint keeps the spelling that it was begun with: `tsds` and
+        `tsds:optimal`, a default and the same number written out, are one fingerprint.
 
         Raises:
             TrackingError: a parameter differs from the one in the run.
@@ -211,7 +215,10 @@ class RunHandle:
 
     def _new_params(self, wanted: Mapping[str, str]) -> dict[str, str]:
         with tracking_errors(f"run {self.run_id}"):
-            known: dict[str, Any] = self._client.get_run(self.run_id).data.params
+            data = self._client.get_run(self.run_id).data
+        known: dict[str, Any] = data.params
+        if FINGERPRINT_TAG in data.tags:
+            return {name: value for name, value in wanted.items() if name not in known}
         for name, value in wanted.items():
             if known.get(name, value) != value:
                 raise TrackingError(

@@ -13,13 +13,12 @@ import pooch
 from lipo_cli.errors import TrackingError
 from lipo_cli.settings import Settings
 from lipo_cli.tracking.found import (
-    FINGERPRINT_TAG,
     PARENT_TAG,
     FoundRun,
     find_finished,
     find_unfinished,
 )
-from lipo_cli.tracking.handle import RunHandle
+from lipo_cli.tracking.handle import FINGERPRINT_TAG, RunHandle
 from lipo_cli.tracking.registry import promote_champion
 from lipo_cli.tracking.runs import KIND_TAG, read_run, start_run
 from lipo_cli.tracking.stale import find_stale, repair

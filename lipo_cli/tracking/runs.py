@@ -18,7 +18,6 @@ from mlflow.exceptions import MlflowException
 from lipo_cli.errors import TrackingError
 from lipo_cli.settings import Settings
 from lipo_cli.tracking.found import (
-    FINGERPRINT_TAG,
     PARENT_TAG,
     FoundRun,
     find_children,
@@ -27,7 +26,7 @@ from lipo_cli.tracking.found import (
     find_unfinished,
     read_run,
 )
-from lipo_cli.tracking.handle import RunHandle
+from lipo_cli.tracking.handle import FINGERPRINT_TAG, RunHandle
 from lipo_cli.tracking.owner import this_process
 from lipo_cli.tracking.provenance import provenance_tags
 from lipo_cli.tracking.signals import deferred_signals, is_interruption, sigterm_raises

@@ -70,9 +70,9 @@ def deferred_signals() -> Iterator[None]:
     finally:
         for number, handler in held.items():
             signal.signal(number, handler)
-    if pending:
-        first, at = pending[0]
-        held[signal.Signals(first)](first, at)
+        if pending:  # whether the block raised or not
+            first, at = pending[0]
+            held[signal.Signals(first)](first, at)
 
 
 def is_interruption(error: BaseException | None) -> bool:

@@ -89,14 +89,14 @@ def open_store(root: Path = Path("mlruns"), *, create: bool = True) -> Store:
 
 @contextmanager
 def tracking_errors(where: str | Path | None = None) -> Iterator[None]:
-    """Turns MLflow's exceptions into one line each.
+    """Turns MLflow's exceptions, and those of the disk under it, into one line each.
 
     Raises:
-        TrackingError: MLflow refused.
+        TrackingError: MLflow or the file system refused.
     """
     try:
         yield
-    except MlflowException as error:
+    except (MlflowException, OSError) as error:
         raise TrackingError(first_line(error), where=where) from error
 
 

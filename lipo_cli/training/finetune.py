@@ -263,7 +263,9 @@ def _steps(run: _Run) -> Iterator[tuple[float, int]]:
     settings = regressor.settings
     rng = np.random.default_rng([run.seed, epoch])
     torch.manual_seed(int(rng.integers(2**62)))  # dropout
-    ids = regressor.encode(_written_anew(run.train.smiles, settings.randomise, rng)).ids
+    ids = regressor.encode(
+        _written_anew(run.train.smiles, settings.randomise, rng, regressor.reads_whole)
+    ).ids
     batches = shuffled_batches([len(row) for row in ids], settings.batch_size, rng)
     trainable = [p for p in regressor.model.parameters() if p.requires_grad]
     regressor.model.train()
@@ -288,12 +290,25 @@ def _steps(run: _Run) -> Iterator[tuple[float, int]]:
         yield value, len(positions)
 
 
-def _written_anew(smiles: list[str], share: float, rng: np.random.Generator) -> list[str]:
-    """Returns the molecules, a random share of them written as a random SMILES."""
+def _written_anew(
+    smiles: list[str],
+    share: float,
+    rng: np.random.Generator,
+    readable: Callable[[str], bool] = lambda _: True,
+) -> list[str]:
+    """Returns the molecules, a random share of them written as a random SMILES.
+
+    One that the model would not read whole gives way to the given SMILES: nothing is cut that was
+    not counted.
+    """
     chosen = rng.random(len(smiles)) < share
-    return [
+    drawn = [
         randomised_smiles(text, rng) if anew else text
         for text, anew in zip(smiles, chosen, strict=True)
+    ]
+    return [
+        new if new == text or readable(new) else text
+        for new, text in zip(drawn, smiles, strict=True)
     ]
 
 

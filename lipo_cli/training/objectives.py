@@ -145,7 +145,8 @@ class Objective:
         if self.head is not None:
             loss, r2 = self.descriptor_scores(model, held_out.clean)
             row["val_descriptor_loss"] = loss
-            row["val_descriptor_r2"] = float(np.nanmean(r2))
+            if np.isfinite(r2).any():  # none varies among a handful of held-out molecules
+                row["val_descriptor_r2"] = float(np.nanmean(r2))
         model.train(was_training)
         return row
 

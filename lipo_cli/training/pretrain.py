@@ -30,7 +30,13 @@ from lipo_cli.training.pretrain_model import (
     objective_of,
 )
 from lipo_cli.training.pretrain_prepare import Prepared, clean_corpus, prepare, targets_of
-from lipo_cli.training.pretrain_result import PretrainResult, read_back, versions, write_history
+from lipo_cli.training.pretrain_result import (
+    PretrainResult,
+    check_whole,
+    read_back,
+    versions,
+    write_history,
+)
 from lipo_cli.training.pretrain_source import Source, source_of
 from lipo_cli.training.ranks import Ranks
 from lipo_cli.training.stop_request import StopRequest
@@ -48,7 +54,6 @@ _NOT_IDENTITY = {
     "max_minutes",
     "checkpoint_every",
     "workers",
-    "half",
     "device",
     "experiment",
 }
@@ -114,6 +119,7 @@ def pretrain(
         if ranks.is_first:
             folder.claim(identity)
         if (report := folder.report()) is not None and report["status"] == "finished":
+            check_whole(folder.path, report)
             return read_back(folder.path, report)
         if not ranks.is_first:
             ranks.wait()  # until the first process has read the molecules

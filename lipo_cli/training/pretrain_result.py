@@ -14,6 +14,8 @@ import torch
 import transformers
 
 from lipo_cli import __version__
+from lipo_cli.errors import ModelError
+from lipo_cli.model.base import CHECKPOINT_FILES, sha256_of
 from lipo_cli.training.corpus import CorpusReport
 
 COLUMNS = (
@@ -100,6 +102,22 @@ def write_history(history: list[dict[str, float]], file: Path) -> None:
         writer = csv.DictWriter(stream, COLUMNS)
         writer.writeheader()
         writer.writerows(history)
+
+
+def check_whole(folder: Path, report: dict[str, Any]) -> None:
+    """Checks that the checkpoint of a finished run is where the run left it.
+
+    Raises:
+        ModelError: a file is gone, or the weights are others.
+    """
+    lost = [name for name in CHECKPOINT_FILES if not (folder / name).is_file()]
+    if lost or sha256_of(folder / "model.safetensors") != report["weights_sha256"]:
+        what = f"{lost[0]} is gone" if lost else "model.safetensors has changed"
+        raise ModelError(
+            f"the run is finished, but {what}",
+            where=folder,
+            hint="delete the folder, or name another --out, and run the command again",
+        )
 
 
 def read_back(folder: Path, report: dict[str, Any]) -> PretrainResult:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import timedelta
 
 import torch
 from torch import nn
@@ -37,7 +38,11 @@ class Ranks:
         if self.size > 1:
             from accelerate import PartialState
 
-            self._state = PartialState(cpu=device == "cpu")
+            self._state = PartialState(
+                # The others wait while the first reads the molecules and computes descriptors.
+                cpu=device == "cpu",
+                timeout=timedelta(days=1),
+            )
             self.device = self._state.device
 
     @property
