@@ -142,6 +142,10 @@ def rows_that_use(distances: Distances, marked: npt.NDArray[np.bool_], k: int) -
     return int((certain | forced).sum()), int((certain | possible).sum())
 
 
+MOST_BITS = 1_000_000
+"""Of a set of sums."""
+
+
 def _count_ambiguous(
     distances: Distances,
     labels: Labels,
@@ -154,6 +158,8 @@ def _count_ambiguous(
         return 0  # sums of measured numbers without a common step are not countable
     scale = 10**places
     known = np.rint((primary_labels - primary_labels.min()) * scale).astype(np.int64)
+    if k * int(known.max()) > MOST_BITS:
+        return 0  # so many sums are possible that a match would say little, and take minutes
     offset = float(primary_labels.min()) * scale
     half = 0.5 * 10 ** (places - decimals(labels))
     found = 0

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from lipo_cli.chem.columns import SPLIT, find_column
 from lipo_cli.chem.molecules import murcko_scaffold
+from lipo_cli.chem.reading import read_rows
 from lipo_cli.chem.tables import MoleculeTable, read_table
 from lipo_cli.errors import DataError
 from lipo_cli.settings import DataSettings, SplitName
@@ -213,11 +214,13 @@ def _sets(scaffolds: Sequence[str]) -> list[list[int]]:
 
 
 def _column_parts(primary: MoleculeTable, settings: DataSettings) -> Parts:
-    words = (
-        _words_of_column(primary)
-        if settings.split_file is None
-        else _words_of_file(primary, Path(settings.split_file))
-    )
+    if settings.split_file is not None:
+        words = _words_of_file(primary, Path(settings.split_file), settings)
+    elif (primary.frame["n_merged"] > 1).any():
+        # Merged rows must agree on their part: a molecule is not trained on and tested.
+        words = _words_of_file(primary, Path(primary.path), settings)
+    else:
+        words = _words_of_column(primary)
     parts: dict[str, list[int]] = {part: [] for part in PARTS}
     for row, (word, line) in enumerate(words):
         parts[_part_of(word, line)].append(row)
@@ -246,8 +249,18 @@ def _words_of_column(primary: MoleculeTable) -> list[tuple[str, str]]:
     ]
 
 
-def _words_of_file(primary: MoleculeTable, path: Path) -> list[tuple[str, str]]:
-    table = read_table(path, duplicates="keep", require_label=False)
+def _words_of_file(
+    primary: MoleculeTable, path: Path, settings: DataSettings
+) -> list[tuple[str, str]]:
+    header = [name.strip() for name in next(read_rows(path))[1]]
+    table = read_table(
+        path,
+        # The file may be another than the dataset's, with columns of the usual names.
+        smiles_column=settings.smiles_column if settings.smiles_column in header else None,
+        on_invalid=settings.on_invalid,
+        duplicates="keep",
+        require_label=False,
+    )
     known: dict[str, tuple[str, str]] = {}
     for smiles, (word, place) in zip(table.smiles, _words_of_column(table), strict=True):
         earlier = known.setdefault(smiles, (word, place))

@@ -137,6 +137,13 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
             f"95 % intervals over {settings.seeds} training seeds, on one split and one scoring: "
             "another split may differ by more; no correction for several comparisons"
         )
+    done = [cell for cell in result.cells if cell.status == "finished"]
+    late = sum(cell.best_epoch == len(cell.history) for cell in done)
+    if late:
+        say(
+            f"{late} of {len(done)} cells were best in their last epoch, still falling; a cell with "
+            "more rows takes more steps, so part of a difference to `none` may be that: --epochs N"
+        )
     cut = max((cell.n_truncated or 0 for cell in result.cells), default=0)
     unknown = max((cell.n_unknown or 0 for cell in result.cells), default=0)
     tell_unread("training and validation", cut, unknown, settings.training.max_length)

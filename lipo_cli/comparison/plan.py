@@ -167,6 +167,12 @@ def make_plan(settings: CompareSettings) -> Plan:
     choices.sort(key=lambda c: _FIRST.index(c.name) if c.name in _FIRST else len(_FIRST))
     seeds = tuple(range(settings.first_seed, settings.first_seed + settings.seeds))
     models: tuple[str | None, ...] = tuple(_distinct(settings.models)) or (None,)
+    if len({Path(model or "").name for model in models}) < len(models):
+        raise SettingsError(
+            "two pretrained models end in the same name, and the tables could not tell them apart",
+            where="--model",
+            hint="rename a folder",
+        )
     return Plan(tuple(choices), tuple(_distinct(settings.peft)), seeds, settings.controls, models)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -82,7 +82,9 @@ def summarise(cells: Sequence[CellResult]) -> list[SummaryRow]:
 
 
 def _random_of_equal_size(key: _Key, groups: dict[_Key, list[CellResult]]) -> list[CellResult]:
-    first = groups[key][0]
+    group = groups[key]
+    # Of a failed cell nobody knows how many it chose.
+    first = next((cell for cell in group if cell.status == "finished"), group[0])
     if first.role != "asked" or first.selection.startswith("random:"):
         return []
     return groups.get((f"random:k={first.n_selected}", *key[1:]), [])
@@ -170,6 +172,26 @@ def selection_overlaps(chosen: dict[str, np.ndarray]) -> list[Overlap]:
     ]
 
 
+def _on_shared_seeds(
+    cells: Sequence[CellResult], rows: Sequence[SummaryRow]
+) -> Callable[[SummaryRow], float]:
+    """Returns what ranks rows: the mean validation RMSE over the seeds that all of them finished.
+
+    Seeds differ by more than selections do: a row whose worst seed failed must not win by it.
+    """
+    found: dict[_Key, dict[int, float]] = {}
+    for cell in cells:
+        if cell.status == "finished" and cell.val_rmse is not None:
+            found.setdefault((cell.selection, cell.peft, cell.model), {})[cell.seed] = cell.val_rmse
+    shared = set.intersection(*(set(found[row.selection, row.peft, row.model]) for row in rows))
+
+    def rank(row: SummaryRow) -> float:
+        by_seed = found[row.selection, row.peft, row.model]
+        return float(np.mean([by_seed[seed] for seed in shared or by_seed]))
+
+    return rank
+
+
 def pick_champion(
     cells: Sequence[CellResult], summary: Sequence[SummaryRow], *, pool_is_sound: bool = True
 ) -> CellResult | None:
@@ -186,7 +208,7 @@ def pick_champion(
     ]
     if not rows:
         return None
-    best = min(rows, key=lambda row: row.val_rmse if row.val_rmse is not None else np.inf)
+    best = min(rows, key=_on_shared_seeds(cells, rows))
     group = [
         cell
         for cell in cells

@@ -218,3 +218,24 @@ def test_a_dry_run_computes_nothing(bench: Bench) -> None:
     assert plan["n_cells"] == 8
     assert plan["seconds"] > 0
     assert not (bench.folder / "dry").exists()
+
+
+def test_a_file_as_out_is_refused_before_the_work(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = bench.folder / "taken"
+    taken.write_text("precious")
+    assert main(["compare", "--out", str(taken)]) == 2
+    assert "is a file, not a folder" in capsys.readouterr().err
+
+
+def test_a_model_on_the_command_line_wins_over_those_of_saved_settings(
+    bench: Bench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved = tmp_path / "settings.json"
+    saved.write_text(json.dumps({"models": ["small", str(tmp_path / "gone")]}))
+    flags = ["--dataset", "demo", "--peft", "lora", "--selection", "none", "--dry-run", "--json"]
+    model = str(tiny_checkpoint(tmp_path / "tiny"))
+    assert main(["compare", "--config", str(saved), "--model", model, *flags]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert str(tmp_path / "gone") not in json.dumps(plan)

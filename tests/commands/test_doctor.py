@@ -112,3 +112,8 @@ def test_wrong_version_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert check.state == "fail"
     assert "numpy is" in check.detail
     assert "nothing-here is missing" in check.detail
+
+
+def test_close_without_repair_is_refused(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--store", str(store.root), "--close", "abc"]) == 2
+    assert "--repair" in capsys.readouterr().err

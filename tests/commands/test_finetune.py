@@ -209,6 +209,23 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(
     assert n_runs(store_root) == 0
 
 
+def test_a_folder_of_something_else_is_left_alone_and_an_earlier_model_gives_way(
+    command: list[str], store_root: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "kept"
+    out.mkdir()
+    (out / "thesis.tex").write_text("precious")
+    assert main([*command, "--out", str(out)]) == 2
+    assert "something else than a fitted model" in capsys.readouterr().err
+    assert n_runs(store_root) == 0
+    out = tmp_path / "model"
+    assert main([*command, "--out", str(out)]) == 0
+    assert (out / "adapter_config.json").is_file()
+    assert main([*command[:-4], "-p", "bitfit", *command[-2:], "--out", str(out)]) == 0
+    assert not (out / "adapter_config.json").exists(), "two models in one folder"
+    assert Regressor.load(out).peft == "bitfit"
+
+
 @pytest.mark.parametrize(
     ("flags", "what"),
     [

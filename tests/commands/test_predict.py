@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import threading
 import tracemalloc
 from pathlib import Path
 
@@ -387,3 +388,31 @@ def test_model_without_calibration_has_no_interval(
     path.write_text("smiles\nCCO\n")
     assert main(["predict", str(path), "--model", str(tmp_path / "model"), "--uncertainty"]) > 0
     assert "no calibrated interval" in capsys.readouterr().err
+
+
+def test_a_pipe_is_written_to_and_a_link_stays_one(
+    table: Path, tmp_path: Path, regressor: Carbons
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text(encoding="utf-8")))
+    reader.start()
+    assert main(["predict", str(table), "--model", "m", "--out", str(pipe)]) == 0
+    reader.join(timeout=30)
+    assert pipe.is_fifo()
+    target, link = tmp_path / "there.csv", tmp_path / "link.csv"
+    target.write_text("earlier")
+    link.symlink_to(target)
+    assert main(["predict", str(table), "--model", "m", "--out", str(link)]) == 0
+    assert link.is_symlink()
+    assert read == [target.read_text(encoding="utf-8")]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_one_line(
+    table: Path, regressor: Carbons, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(table), "--model", "m", "--out", "/dev/full"]) == 3
+    assert "error: /dev/full: cannot be written: No space left" in capsys.readouterr().err
+    assert not Path("/dev/full").is_file()

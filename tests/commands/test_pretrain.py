@@ -73,6 +73,7 @@ def test_json_is_the_only_thing_on_stdout(
         (["c.smi", "--out", "o", "--adapt", "--from", "small"], 2, "give no corpus"),
         (["c.smi", "--out", "o", "--epochs", "1", "--steps", "1"], 2, "not both"),
         (["c.smi", "--out", "o", "--mask", "1.5"], 2, "mask"),
+        (["c.smi", "--out", "o", "--split", "random"], 2, "split: read with --adapt only"),
         (["no.smi", "--out", "o"], 3, "does not exist"),
         (["c.smi", "--out", "o", "--exclude", "no.csv"], 3, "no.csv: does not exist"),
         (["bad.smi", "--out", "o", "--on-invalid", "error"], 3, "bad.smi:2: the SMILES"),
@@ -125,6 +126,40 @@ def test_finished_run_is_shown_again_without_a_new_mlflow_run(
     assert main(arguments) == 0
     assert capsys.readouterr().out == first
     assert len(find_runs(open_store(store_root), "lipo-pretrain")) == 1
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_finished_run_without_its_model_is_not_called_saved(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], lost: bool
+) -> None:
+    arguments = command(corpus, tmp_path / "out", "--steps", "1", "--no-track")
+    assert main(arguments) == 0
+    weights = tmp_path / "out" / "model.safetensors"
+    if lost:
+        weights.unlink()
+    else:
+        weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+    capsys.readouterr()
+    assert main(arguments) == 4
+    assert "model.safetensors" in capsys.readouterr().err
+
+
+def test_other_bits_are_another_run(
+    corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = command(corpus, tmp_path / "out", "--steps", "1", "--no-track")
+    assert main(arguments) == 0
+    assert main([*arguments, "--half"]) != 0
+    assert "half" in capsys.readouterr().err
+
+
+def test_a_handful_of_molecules_has_no_r2_and_no_complaint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corpus = write_lines(tmp_path / "corpus.smi", regular_molecules(12))
+    arguments = command(corpus, tmp_path / "out", "--steps", "1", "--no-track")
+    assert main([*arguments, "--objective", "both"]) == 0
+    assert "no held-out descriptor varies" in capsys.readouterr().out
 
 
 def test_settings_of_a_report_are_taken_back(

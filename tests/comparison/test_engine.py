@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from lipo_cli.comparison import cells as cells_module
+from lipo_cli.comparison import engine as engine_module
 from lipo_cli.comparison.engine import Comparison, compare
 from lipo_cli.comparison.prepare import prepare
-from lipo_cli.errors import DataError, TrainingError
+from lipo_cli.errors import DataError, Interrupted, TrainingError
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import CompareSettings
 from lipo_cli.tracking.ledger import MlflowLedger
@@ -201,11 +202,38 @@ def test_without_a_secondary_set_there_is_nothing_to_choose(world: World, store:
     assert alone.cells[0].status == "finished"
 
 
-def test_random_controls_of_two_seeds_take_different_points(world: World, store: Store) -> None:
+def test_random_controls_of_two_seeds_take_different_points(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings = world.settings(selections=("random:k=6",), controls=False, seeds=2)
-    result = run(settings, store)
-    assert [cell.seed for cell in result.cells] == [0, 1]
-    assert result.cells[0].test_rmse != result.cells[1].test_rmse
+    chosen: dict[int, list[int]] = {}
+    real = engine_module.run_cell
+
+    def heard(cell, rows, *more, **named):  # type: ignore[no-untyped-def]
+        chosen[cell.seed] = rows.tolist()
+        return real(cell, rows, *more, **named)
+
+    monkeypatch.setattr(engine_module, "run_cell", heard)
+    run(settings, store)
+    assert {seed: len(set(rows)) for seed, rows in chosen.items()} == {0: 6, 1: 6}
+    assert chosen[0] != chosen[1]
+
+
+def test_values_of_the_same_molecules_in_other_rows_are_another_table(
+    world: World, store: Store
+) -> None:
+    settings = world.settings(selections=("tsds:top=6",))
+    first = Listener()
+    run(settings, store, first)
+    shifted = pd.read_csv(world.secondary)
+    taken = pd.read_csv(world.primary).iloc[[prepare(settings.data).split.test[0]]]
+    pd.concat([taken[shifted.columns.intersection(taken.columns)], shifted]).to_csv(
+        world.secondary, index=False
+    )
+    second = Listener()
+    run(settings, store, second)
+    assert second.values.table["row"].tolist() == (first.values.table["row"] + 1).tolist()
+    assert second.values.table["value"].tolist() == first.values.table["value"].tolist()
 
 
 def test_two_models_have_cells_of_their_own(world: World, store: Store, tmp_path: Path) -> None:
@@ -228,3 +256,31 @@ def test_two_models_have_cells_of_their_own(world: World, store: Store, tmp_path
         assert alone.test_rmse == result.cells[i].test_rmse
     again = run(both, store)
     assert all(cell.reused for cell in again.cells)
+
+
+def test_a_signal_in_a_cell_is_no_failed_cell(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_args: object, **_more: object) -> None:
+        raise Interrupted(15)
+
+    monkeypatch.setattr(cells_module, "fit", stopped)
+    with pytest.raises(Interrupted):
+        run(world.settings(), store)
+    states = [found.status for found in find_runs(store, "lipo-compare")]
+    assert states
+    assert set(states) == {"KILLED"}
+
+
+def test_a_cell_cut_off_under_one_spelling_goes_on_under_another(
+    world: World, store: Store, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(world.settings(selections=("tsds",)), store, Listener(interrupt_at=("tsds", 2)))
+    settings = world.settings(selections=("tsds:optimal",))
+    listener = Listener()
+    resumed = run(settings, store, listener)
+    assert resumed.n_failed == 0
+    assert ("tsds:optimal", 1) not in listener.heard
+    whole = run(settings, open_store(tmp_path / "other"))
+    assert table(resumed) == table(whole)

@@ -98,3 +98,9 @@ def test_more_points_than_the_pool_holds_is_said_before_anything_is_trained():
     plan.check(11)
     with pytest.raises(SettingsError, match="holds 10 points"):
         plan.check(10)
+
+
+def test_two_models_of_one_name_are_refused() -> None:
+    settings = CompareSettings(models=("a/model", "b/model"))
+    with pytest.raises(SettingsError, match="end in the same name"):
+        make_plan(settings)

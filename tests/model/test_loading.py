@@ -28,7 +28,7 @@ from lipo_cli.model.base import (
     shipped_names,
 )
 from lipo_cli.model.regressor import Regressor
-from tests.fixtures.models import tiny_settings
+from tests.fixtures.models import tiny_checkpoint, tiny_settings
 
 LAYER = "molformer.encoder.layer.1"
 
@@ -313,3 +313,13 @@ def test_relative_folder_is_known_by_its_whole_path(
     monkeypatch.chdir("/")
     assert load_model(MolformerForMaskedLM, base).dtype == torch.float32
     assert resolve_base("small").name == "small"
+
+
+def test_a_shipped_name_that_is_a_checkpoint_here_too_is_not_guessed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_checkpoint(tmp_path / "small")
+    with pytest.raises(ModelError, match="shipped model and a folder here"):
+        resolve_base("small")
+    assert resolve_base("./small").folder == tmp_path / "small"

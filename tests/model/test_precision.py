@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from lipo_cli.errors import SettingsError
+from lipo_cli.model.heads import RegressionHead
 from lipo_cli.model.precision import autocast, has_bf16, pick_device
-from tests.fixtures.models import SMILES, disturb, tiny_regressor
+from tests.fixtures.models import SMILES, disturb, tiny_config, tiny_regressor
 
 CPU = torch.device("cpu")
 
@@ -52,3 +53,12 @@ def test_bf16_predicts_nearly_what_float32_does(tiny: Path) -> None:
     exact, rounded = predicted
     assert not np.array_equal(exact, rounded)
     assert np.sqrt(np.mean((exact - rounded) ** 2)) < 0.05 * exact.std()
+
+
+def test_the_head_is_never_rounded_to_half_precision() -> None:
+    head = RegressionHead(tiny_config()).eval()
+    pooled = torch.randn(16, tiny_config().hidden_size)
+    with torch.inference_mode():
+        exact = head(pooled)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(head(pooled), exact)

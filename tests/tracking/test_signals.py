@@ -5,14 +5,18 @@ import signal
 import threading
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
 from lipo_cli.errors import Interrupted
+from lipo_cli.tracking.runs import find_runs, start_run
 from lipo_cli.tracking.signals import (
     deferred_signals,
     is_interruption,
     raise_on_sigterm,
     sigterm_raises,
 )
+from lipo_cli.tracking.store import Store
 
 
 def test_sigterm_raises_interrupted_with_its_exit_code() -> None:
@@ -86,3 +90,32 @@ def test_interruption_is_seen_through_wrapping() -> None:
     assert is_interruption(wrapped)
     assert is_interruption(outer)
     assert not is_interruption(ValueError())
+
+
+def test_signal_in_the_middle_of_a_read_is_not_turned_into_an_error(store: Store) -> None:
+    raise_on_sigterm()
+    with start_run(store, "lipo", "there"):
+        pass
+
+    def strike(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    event.listen(Engine, "before_cursor_execute", strike)
+    try:
+        with pytest.raises(Interrupted):
+            find_runs(store, "lipo")
+    finally:
+        event.remove(Engine, "before_cursor_execute", strike)
+    assert len(find_runs(store, "lipo")) == 1
+
+
+def test_signal_is_delivered_though_the_block_failed() -> None:
+    raise_on_sigterm()
+
+    def work() -> None:
+        with deferred_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise ValueError("the write failed too")
+
+    with pytest.raises(Interrupted):
+        work()

@@ -490,3 +490,9 @@ def test_rate_that_hardly_trains_would_be_noticed(peft: Peft) -> None:
     share, loss = shares_of_the_mean_predictor(regressor)
     assert share > 0.9
     assert loss > 0.8
+
+
+def test_a_random_smiles_that_is_not_read_whole_gives_way_to_the_given_one() -> None:
+    rng = np.random.default_rng(0)
+    written = _written_anew(TRAIN.smiles, 1.0, rng, lambda text: text in TRAIN.smiles)
+    assert written == TRAIN.smiles
