@@ -141,8 +141,9 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
     late = sum(cell.best_epoch == len(cell.history) for cell in done)
     if late:
         say(
-            f"{late} of {len(done)} cells were best in their last epoch, still falling; a cell with "
-            "more rows takes more steps, so part of a difference to `none` may be that: --epochs N"
+            f"{late} of {len(done)} cells were best in their last epoch, still falling; a cell "
+            "with more rows takes more steps, which may be part of a difference to `none`: "
+            "give --epochs more"
         )
     cut = max((cell.n_truncated or 0 for cell in result.cells), default=0)
     unknown = max((cell.n_unknown or 0 for cell in result.cells), default=0)

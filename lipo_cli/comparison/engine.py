@@ -249,7 +249,7 @@ def scores_of(
         reference=cell_fingerprint(reference, NO_ROWS, prepared, training),
         pool=digest(pool.examples),
         # Tables name rows of the file: the same molecules elsewhere in it are another table.
-        rows=hashlib.sha256(np.ascontiguousarray(pool.rows, dtype="<i8")).hexdigest(),
+        rows=hashlib.sha256(pool.rows.astype("<i8").tobytes()).hexdigest(),
         code=code_version(),
     )
     if (found := ledger.find(fingerprint)) is not None:

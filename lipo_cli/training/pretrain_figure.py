@@ -50,7 +50,7 @@ def draw_curve(history: Sequence[dict[str, float]], unigram: float | None, file:
         loss.set(xlabel="optimiser step", ylabel=loss_label, ylim=(0, None))
         loss.legend(frameon=False)
         _line(score, history, kept, _HELD_OUT, "held out")
-        low = min(0.0, *(row[kept] for row in history if kept in row))
+        low = min([0.0, *(row[kept] for row in history if kept in row)])
         score.set(xlabel="optimiser step", ylabel=score_label, ylim=(max(low, -1.0), 1))
         for axes in (loss, score):
             axes.spines[["top", "right"]].set_visible(False)

@@ -119,3 +119,10 @@ def test_measured_labels_match_no_rule(world: tuple[np.ndarray, np.ndarray]) -> 
         labels = np.round(np.random.default_rng(seed).normal(2, 1, 80), 2)
         rule = rule_of(distances, labels, primary)
         assert rule.p_value > 1e-3
+
+
+def test_labels_of_a_wide_range_and_many_decimals_take_no_minutes() -> None:
+    rng = np.random.default_rng(0)
+    distances = rng.integers(5, 9, size=(300, 400))  # nearly every row has ties
+    rule = rule_of(distances, rng.uniform(0, 1e5, 300).round(5), rng.uniform(0, 1e5, 400).round(5))
+    assert rule is None or rule.n_ambiguous_matched == 0

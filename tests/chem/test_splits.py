@@ -164,6 +164,24 @@ def test_split_column_without_validation_is_refused(tmp_path: Path) -> None:
         make_split(table, DataSettings(split="column"))
 
 
+def test_a_molecule_in_two_parts_is_refused_though_its_rows_are_merged(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("smiles,y,split\nCCO,1,train\nCCN,2,val\nCCC,3,test\nOCC,9,test\n")
+    with pytest.raises(DataError, match=r"x\.csv:5: the molecule is 'test' here and 'train' at"):
+        make_split(read_table(path), DataSettings(split="column"))
+    path.write_text("smiles,y,split\nCCO,1,train\nCCN,2,val\nCCC,3,test\nOCC,9,train\n")
+    split = make_split(read_table(path), DataSettings(split="column"))
+    assert list(split.columns(3)) == ["train", "val", "test"]
+
+
+def test_split_file_is_read_with_the_columns_that_were_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("id,mol,y,split\nCCCCC,CCO,1,train\nC,CCN,2,val\nCC,CCC,3,test\n")
+    table = read_table(path, smiles_column="mol")
+    settings = DataSettings(split="column", split_file=str(path), smiles_column="mol")
+    assert list(make_split(table, settings).columns(3)) == ["train", "val", "test"]
+
+
 def test_split_file_goes_by_molecule(tmp_path: Path) -> None:
     table = table_of(tmp_path, ["CCO", "CCN", "CCC"])
     path = tmp_path / "s.csv"

@@ -163,3 +163,28 @@ def test_the_control_is_of_the_same_model():
     champion = pick_champion(cells, rows)
     assert champion is not None
     assert (champion.selection, champion.model) == ("none", "b")
+
+
+def test_a_failed_first_seed_does_not_hide_the_random_control():
+    numbers = [(0, None, "failed"), (1, 0.6, "finished"), (2, 0.62, "finished")]
+    chosen = [
+        CellResult("tsds", "lora", i, "asked", state, test_rmse=y, n_selected=7 if y else None)
+        for i, y, state in numbers
+    ]
+    chance = [
+        CellResult("random:k=7", "lora", i, "control", "finished", test_rmse=0.7, n_selected=7)
+        for i in range(3)
+    ]
+    assert summarise([*chosen, *chance])[0].delta_random == pytest.approx(-0.09)
+
+
+def test_the_champion_does_not_win_by_a_seed_that_failed():
+    cells = [
+        cell("none", 0, 0.60),
+        cell("none", 1, 0.80),
+        cell("all", 0, 0.65),
+        cell("all", 1, None, status="failed"),
+    ]
+    champion = pick_champion(cells, summarise(cells))
+    assert champion is not None
+    assert (champion.selection, champion.seed) == ("none", 0)
