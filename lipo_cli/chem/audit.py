@@ -20,6 +20,9 @@ from lipo_cli.errors import DataError
 __all__ = ["AuditReport", "Finding", "audit_secondary"]
 
 Verdict = Literal["ok", "warn", "fail"]
+MOST_ASKED = 5000
+"""Secondary rows whose neighbours are looked up: of more, a draw. It bounds time and memory, and
+a rule that made some share of the labels makes the same share of a draw."""
 LOO_ROWS = 500
 """Primary rows that the neighbour rule is tried on, to know how well it does on measurements."""
 
@@ -107,13 +110,17 @@ def _label_evidence(
     bits, primary_bits = morgan_bits(secondary.smiles), morgan_bits(primary.smiles)
     rng = np.random.default_rng(seed)
     drawn = np.sort(rng.choice(len(primary), min(LOO_ROWS, len(primary)), replace=False))
+    asked = np.arange(len(secondary))
+    if len(secondary) > MOST_ASKED:
+        asked = np.sort(rng.choice(len(secondary), MOST_ASKED, replace=False))
     among_primary = squared_distances(primary_bits[drawn], primary_bits)
     among_primary[np.arange(len(drawn)), drawn] = np.iinfo(np.int64).max
     return LabelEvidence(
         secondary=secondary,
         primary=primary,
         split=split,
-        distances=squared_distances(bits, primary_bits),
+        asked=asked.astype(np.int64),
+        distances=squared_distances(bits[asked], primary_bits),
         similarity=highest_tanimoto(bits, primary_bits),
         drawn=drawn.astype(np.int64),
         among_primary=among_primary,

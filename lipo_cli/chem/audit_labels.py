@@ -35,7 +35,8 @@ class LabelEvidence:
         secondary: The set in question, n rows.
         primary: The measured set, m rows.
         split: Of the primary set.
-        distances: Squared fingerprint distances, [n, m].
+        asked: Positions of the secondary rows whose neighbours are looked up, [a].
+        distances: Their squared fingerprint distances, [a, m].
         similarity: Highest Tanimoto similarity to the primary set, [n].
         drawn: Some primary positions, [d].
         among_primary: Their squared distances to the primary set, themselves excepted, [d, m].
@@ -45,6 +46,7 @@ class LabelEvidence:
     secondary: MoleculeTable
     primary: MoleculeTable
     split: Split
+    asked: npt.NDArray[np.int64]
     distances: npt.NDArray[np.int64]
     similarity: npt.NDArray[np.float64]
     drawn: npt.NDArray[np.int64]
@@ -68,7 +70,7 @@ def _neighbour_rule(evidence: LabelEvidence) -> tuple[list[Finding], Figures]:
     words = evidence.split.columns(n)
     rule = find_neighbour_rule(
         evidence.distances,
-        evidence.secondary.labels,
+        evidence.secondary.labels[evidence.asked],
         evidence.primary.labels,
         in_val=words == "val",
         in_test=words == "test",
@@ -90,6 +92,8 @@ def _neighbour_rule(evidence: LabelEvidence) -> tuple[list[Finding], Figures]:
     }
     if rule.p_value > 1e-3 or rule.n_matched < FEWEST_MATCHES or rule.share < 0.05:
         value = f"best rule (k={rule.k}) gives {rule.n_matched} of {rule.n_unambiguous} labels"
+        if len(evidence.asked) < len(evidence.secondary):
+            value += f" (of {len(evidence.asked):,} rows drawn)"
         text = "No mean of the 1 to 10 nearest primary labels reproduces these labels."
         return [Finding(name, value, "ok", text)], figures
     level: Level = "fail" if rule.share >= 0.2 and rule.p_value < 1e-6 else "warn"
@@ -136,7 +140,7 @@ def _neighbour_fit(evidence: LabelEvidence) -> tuple[list[Finding], Figures]:
     for k in range(1, most + 1):
         there = neighbour_rmse(
             evidence.distances[foreign],
-            evidence.secondary.labels[foreign],
+            evidence.secondary.labels[evidence.asked][foreign],
             evidence.primary.labels,
             k,
         )

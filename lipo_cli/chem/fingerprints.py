@@ -31,6 +31,10 @@ def morgan_bits(smiles: Sequence[str]) -> sparse.csr_matrix:
     return sparse.csr_matrix((ones, columns, ends), shape=(len(smiles), N_BITS))
 
 
+_ROWS_AT_ONCE = 1000
+"""Bounds the memory of a product with the rows of a large set."""
+
+
 def squared_distances(a: sparse.csr_matrix, b: sparse.csr_matrix) -> npt.NDArray[np.int64]:
     """Returns squared Euclidean distances of fingerprints, exact integers of shape [n_a, n_b]."""
     common, size_a, size_b = _counts(a, b)
@@ -39,9 +43,12 @@ def squared_distances(a: sparse.csr_matrix, b: sparse.csr_matrix) -> npt.NDArray
 
 def highest_tanimoto(a: sparse.csr_matrix, b: sparse.csr_matrix) -> npt.NDArray[np.float64]:
     """Returns for each row of `a` its highest Tanimoto similarity to a row of `b`, shape [n_a]."""
-    common, size_a, size_b = _counts(a, b)
-    union = np.maximum(size_a[:, None] + size_b[None, :] - common, 1)
-    return np.asarray((common / union).max(axis=1), dtype=np.float64)
+    highest = np.empty(a.shape[0])
+    for start in range(0, a.shape[0], _ROWS_AT_ONCE):
+        common, size_a, size_b = _counts(a[start : start + _ROWS_AT_ONCE], b)
+        union = np.maximum(size_a[:, None] + size_b[None, :] - common, 1)
+        highest[start : start + _ROWS_AT_ONCE] = (common / union).max(axis=1)
+    return highest
 
 
 def _counts(

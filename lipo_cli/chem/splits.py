@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from lipo_cli.chem.columns import SPLIT, find_column
 from lipo_cli.chem.molecules import murcko_scaffold
-from lipo_cli.chem.reading import read_rows
-from lipo_cli.chem.tables import MoleculeTable, read_table
+from lipo_cli.chem.tables import MoleculeTable, read_header, read_table
 from lipo_cli.errors import DataError
 from lipo_cli.settings import DataSettings, SplitName
 
@@ -252,7 +251,7 @@ def _words_of_column(primary: MoleculeTable) -> list[tuple[str, str]]:
 def _words_of_file(
     primary: MoleculeTable, path: Path, settings: DataSettings
 ) -> list[tuple[str, str]]:
-    header = [name.strip() for name in next(read_rows(path))[1]]
+    header = read_header(path)
     table = read_table(
         path,
         # The file may be another than the dataset's, with columns of the usual names.

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lipo_cli.chem import audit as audit_module
 from lipo_cli.chem.audit import AuditReport, audit_secondary
 from lipo_cli.chem.datasets import DEMO_FOLDER
 from lipo_cli.chem.fingerprints import highest_tanimoto, morgan_bits, squared_distances
@@ -147,6 +148,17 @@ def test_the_order_of_rows_alone_disqualifies_nothing(
     report = audit_secondary(read_table(path), *real)
     assert level(report, "row order by similarity") == "warn"
     assert report.level == "warn"
+
+
+def test_a_draw_of_a_large_set_finds_the_same_rule(
+    real: tuple[MoleculeTable, Split], data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_module, "MOST_ASKED", 120)
+    report = audit_secondary(read_table(data_dir / "secondary.csv"), *real)
+    assert level(report, "neighbour labels") == "fail"
+    assert report.figures["neighbour_k"] == 5
+    assert "of 120 rows" in report.finding("neighbour labels").value
+    assert report.figures["skeleton_duplicates"] == 27, "the overlap is that of all rows"
 
 
 def test_given_features_decide_the_shift(demo: tuple[MoleculeTable, Split]) -> None:
