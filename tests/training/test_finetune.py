@@ -232,7 +232,7 @@ def test_weights_of_the_best_epoch_come_back(
     tiny: Path, benzenes: tuple[Examples, Examples], peft: Peft
 ) -> None:
     n_before_the_end = 0
-    for seed in range(3):
+    for seed in range(10):
         regressor = tiny_regressor(
             tiny, peft, seed=seed, epochs=8, learning_rate=0.1, patience=9, batch_size=16
         )
