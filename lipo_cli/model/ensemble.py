@@ -122,6 +122,21 @@ def spread(views: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
+def calibration_of(model: Regressor | Ensemble) -> Calibration:
+    """Returns the calibration of a model's interval.
+
+    Raises:
+        ModelError: it has none: it was validated on too few molecules.
+    """
+    content = model.manifest.get("calibration")
+    if content is None:
+        raise ModelError(
+            "this model has no calibrated interval",
+            hint="it was saved by an older lipo, or validated on fewer than 20 molecules",
+        )
+    return Calibration.from_dict(content)
+
+
 def predict_with_interval(
     model: Regressor | Ensemble, smiles: Sequence[str], *, views: int | None = None
 ) -> NDArray[np.float64]:
@@ -135,13 +150,8 @@ def predict_with_interval(
     Raises:
         ModelError: the model has no calibration: it was validated on too few molecules.
     """
-    content = model.manifest.get("calibration")
-    if content is None:
-        raise ModelError(
-            "this model has no calibrated interval",
-            hint="it was saved by an older lipo, or validated on fewer than 20 molecules",
-        )
+    calibration = calibration_of(model)
     predicted = model.predict_views(smiles, views=views)
     mean, sd = predicted.mean(axis=1), spread(predicted)
-    low, high = Calibration.from_dict(content).interval(mean, sd)
+    low, high = calibration.interval(mean, sd)
     return np.stack([mean, sd, low, high], axis=1)
