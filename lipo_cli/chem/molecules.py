@@ -34,30 +34,35 @@ def parse(smiles: str) -> ParsedMolecule | str:
     Returns:
         The molecule, or the reason (a short sentence) why it is none.
     """
-    text = smiles.strip()
-    reason = _reason_before_reading(text)
-    if reason is not None:
-        return reason
     with rdBase.BlockLogs():
-        mol = _molecule(text)
-        if mol is None:
-            return _reason_of_failure(text)
+        mol = _molecule_or_reason(smiles.strip())
+        if isinstance(mol, str):
+            return mol
         canonical = Chem.MolToSmiles(mol)
         # In place, after the canonical form was taken: reading again would double the time.
         Chem.RemoveStereochemistry(mol)
         return ParsedMolecule(canonical, Chem.MolToSmiles(mol))
 
 
+def canonicalise(smiles: str) -> tuple[str | None, str]:
+    """Reads a SMILES for its canonical form alone, in two thirds of the time of `parse`.
+
+    Returns:
+        RDKit's canonical isomeric SMILES and "", or None and the reason why it is no molecule.
+    """
+    with rdBase.BlockLogs():
+        mol = _molecule_or_reason(smiles.strip())
+        return (None, mol) if isinstance(mol, str) else (Chem.MolToSmiles(mol), "")
+
+
 def parse_problem(smiles: str) -> str | None:
     """Returns why `smiles` is not a molecule that can be used, or None when it is one."""
-    parsed = parse(smiles)
-    return parsed if isinstance(parsed, str) else None
+    return canonicalise(smiles)[1] or None
 
 
 def canonical_smiles(smiles: str) -> str | None:
     """Returns RDKit's canonical isomeric SMILES, or None when `smiles` is not a molecule."""
-    parsed = parse(smiles)
-    return None if isinstance(parsed, str) else parsed.canonical
+    return canonicalise(smiles)[0]
 
 
 def skeleton(smiles: str) -> str:
@@ -113,6 +118,15 @@ def read(smiles: str) -> Chem.Mol:
     if mol is None or mol.GetNumAtoms() == 0:
         raise DataError(parse_problem(smiles) or "holds no atom", where=_short(smiles))
     return mol
+
+
+def _molecule_or_reason(text: str) -> Chem.Mol | str:
+    """Returns the molecule, or the reason (a short sentence) why it is none."""
+    reason = _reason_before_reading(text)
+    if reason is not None:
+        return reason
+    mol = _molecule(text)
+    return _reason_of_failure(text) if mol is None else mol
 
 
 def _molecule(text: str, *, sanitize: bool = True) -> Chem.Mol | None:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from lipo_cli.commands.options import DEFAULT_STORE, JsonOption, StoreOption, prepare_out
-from lipo_cli.errors import DataError, SettingsError
+from lipo_cli.errors import SettingsError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from lipo_cli.commands.predict_io import MoleculeFile, Writer
+    from lipo_cli.commands.molecule_file import MoleculeFile
+    from lipo_cli.commands.predict_io import Writer
     from lipo_cli.progress import Progress
 
     Compute = Callable[[list[str]], NDArray[np.float64]]
@@ -82,7 +83,8 @@ def predict(
     """
     from lipo_cli.commands.console import RichProgress, emit_json, say
     from lipo_cli.commands.model_source import find_model
-    from lipo_cli.commands.predict_io import MoleculeFile, output
+    from lipo_cli.commands.molecule_file import MoleculeFile
+    from lipo_cli.commands.predict_io import output
 
     if out is not None:
         prepare_out(out)
@@ -145,9 +147,6 @@ def _predict_all(
     bad: list[dict[str, int | str]] = []
     for chunk in molecules.chunks():
         invalid = [row for row in chunk if row.smiles is None]
-        if invalid and on_invalid == "error":
-            # The check before found none.
-            raise DataError("the file has changed while it was read", where=molecules.path)
         if invalid:
             progress.advance(len(invalid))
         smiles = [row.smiles for row in chunk]

@@ -1,4 +1,4 @@
-"""Rows in, rows out: a table read in chunks and written with one column more."""
+"""Result tables on their way out: CSV, TSV or JSON, files that appear only when they are whole."""
 
 from __future__ import annotations
 
@@ -12,118 +12,11 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import IO, Protocol, cast
 
-from lipo_cli.chem.columns import SMILES, find_column
-from lipo_cli.chem.molecules import parse
-from lipo_cli.chem.reading import read_rows
+from lipo_cli.commands.molecule_file import Row
 from lipo_cli.errors import DataError
-from lipo_cli.progress import Progress
-
-CHUNK = 4096
-"""Rows in memory at a time."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of the file.
-
-    Attributes:
-        line: Where it begins in the file, from 1.
-        fields: Its cells, as many as the header has.
-        smiles: The canonical molecule; None when the row cannot be used.
-        reason: Why it cannot be used.
-    """
-
-    line: int
-    fields: tuple[str, ...]
-    smiles: str | None
-    reason: str = ""
-
-
-class MoleculeFile:
-    """A CSV or TSV file, plain or gzipped, that is read from front to back, never held whole.
-
-    Attributes:
-        path: The file.
-        header: Its column names.
-    """
-
-    def __init__(self, path: Path, smiles_column: str | None = None) -> None:
-        """Reads the header.
-
-        Raises:
-            DataError: the file cannot be read, or has no SMILES column.
-        """
-        if path.exists() and not path.is_file() and not path.is_dir():
-            raise DataError(
-                "is a pipe or a device, and the file is read twice",
-                where=path,
-                hint="write it to a file first",
-            )
-        self.path = path
-        self.header = tuple(name.strip() for name in next(read_rows(path))[1])
-        position = find_column(self.header, SMILES, wanted=smiles_column, path=path, required=True)
-        assert position is not None
-        self._position = position
-
-    def check(self, *, molecules: bool, progress: Progress) -> int:
-        """Reads the whole file once before anything is predicted, and keeps nothing of it.
-
-        Whatever makes the file useless, on its last line too, is then known before the first
-        prediction is printed.
-
-        Args:
-            molecules: Whether a row that holds no molecule is an error.
-            progress: Told of every `CHUNK` rows.
-
-        Returns:
-            The number of rows.
-
-        Raises:
-            DataError: the file is damaged, or (with `molecules`) a row holds no molecule.
-        """
-        n_rows = 0
-        progress.start("checking", None, "rows")
-        for chunk in self._batches():
-            for line, fields in chunk:
-                if molecules and (row := self._row(line, fields)).smiles is None:
-                    raise DataError(
-                        row.reason,
-                        where=f"{self.path}:{line}",
-                        hint="--on-invalid skip leaves such rows out, nan leaves the prediction "
-                        "empty",
-                    )
-            n_rows += len(chunk)
-            progress.advance(len(chunk))
-        progress.finish()
-        return n_rows
-
-    def chunks(self) -> Iterator[list[Row]]:
-        """Yields the rows in order, `CHUNK` at a time."""
-        for chunk in self._batches():
-            yield [self._row(line, fields) for line, fields in chunk]
-
-    def _batches(self) -> Iterator[tuple[tuple[int, list[str]], ...]]:
-        rows = read_rows(self.path)
-        next(rows)  # the header
-        while chunk := tuple(islice(rows, CHUNK)):
-            yield chunk
-
-    def _row(self, line: int, fields: Sequence[str]) -> Row:
-        width = len(self.header)
-        if len(fields) != width:
-            # Cells of a row that is too long have no column to stand in.
-            padded = (*fields[:width], *[""] * (width - len(fields)))
-            reason = f"the row has {len(fields)} cells, the header {width}"
-            return Row(line, padded, None, reason if fields else "the row is empty")
-        parsed = parse(fields[self._position])
-        if isinstance(parsed, str):
-            return Row(line, tuple(fields), None, parsed)
-        return Row(line, tuple(fields), parsed.canonical)
 
 
 class Writer(Protocol):

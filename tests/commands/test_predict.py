@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lipo_cli.commands import console, model_source, predict_io
+from lipo_cli.commands import console, model_source, molecule_file
 from lipo_cli.commands import predict as command
 from lipo_cli.commands.console import RichProgress
 from lipo_cli.commands.model_source import ModelSource
-from lipo_cli.commands.predict_io import MoleculeFile, output
+from lipo_cli.commands.molecule_file import MoleculeFile
+from lipo_cli.commands.predict_io import output
 from lipo_cli.main import main
 from lipo_cli.model.calibration import Calibration
 from lipo_cli.progress import SilentProgress
@@ -122,7 +123,7 @@ def test_nothing_is_printed_of_a_file_that_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     flags: list[str],
 ) -> None:
-    monkeypatch.setattr(predict_io, "CHUNK", 4)
+    monkeypatch.setattr(molecule_file, "CHUNK", 4)
     path = tmp_path / "bad.csv"
     path.write_text("smiles\n" + "CCO\n" * 9 + "not a molecule\n")
     assert main(["predict", str(path), *flags]) == 3
@@ -157,6 +158,26 @@ def test_a_file_that_changes_under_way_is_refused(
     monkeypatch.setattr(command, "_predictor", load)
     assert main(["predict", str(path), "--out", str(out)]) == 3
     assert not out.exists()
+
+
+def test_other_processes_read_the_same_rows(tmp_path: Path) -> None:
+    path = tmp_path / "in.csv"
+    path.write_text(
+        "smiles,id\n" + 'OCC,1\n"C C",2\n\nC(C)(C)(C)(C)C,3\nC,4,5\n' * 3 + "C[C@H](N)O,6\n"
+    )
+    rows = []
+    for workers in (0, 2):
+        molecules = MoleculeFile(path)
+        assert molecules.check(molecules=False, progress=SilentProgress(), workers=workers) == 16
+        rows.append([row for chunk in molecules.chunks() for row in chunk])
+    assert rows[0] == rows[1]
+    assert [row.smiles for row in rows[0][:5]] == ["CCO", None, None, None, None]
+    assert rows[0][-1].smiles == "C[C@H](N)O"
+    assert rows[0][1].reason == "the SMILES holds a space"
+    assert rows[0][2].reason == "the row is empty"
+    assert "valence" in rows[0][3].reason
+    assert rows[0][4].reason == "the row has 3 cells, the header 2"
+    assert rows[0][4].fields == ("C", "4")
 
 
 def test_a_pipe_is_refused_with_the_way_out(
