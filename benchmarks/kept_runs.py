@@ -21,6 +21,9 @@ from split_files import SplitFile, write_whole
 
 PEER = "chemprop"
 """The method that is not ours."""
+COMMITTED = Path(__file__).parent / "peer_runs"
+"""Runs of the peer that came with the repository: they depend on nothing of ours but the split, and
+one takes most of an hour of a core. Predictions alone: the molecules and labels are not ours."""
 
 
 @dataclass(frozen=True)
@@ -47,28 +50,37 @@ class Run:
 
 
 class Shelf:
-    """The folder of the runs on one split file."""
+    """The folder of the runs on one split file, and beside it those that came with the repository."""
 
-    def __init__(self, splits: SplitFile) -> None:
+    def __init__(self, splits: SplitFile, committed: Path = COMMITTED) -> None:
         self._splits = splits
         self._folder = splits.path.with_suffix("")
+        self._committed = committed / splits.dataset / splits.split
 
     def stem(self, method: str, seed: int, key: str) -> Path:
         """Returns the path of a run's files without their suffix."""
         return self._folder / f"{method}-seed{seed}-{key[:8]}"
 
     def find(self, method: str, seed: int, key: str, n_views: int = 1) -> Run | None:
-        """Returns a kept run that has at least `n_views` predictions of a molecule, or None."""
-        stem = self.stem(method, seed, key)
-        file = stem.with_suffix(".json")
-        if not file.is_file():
+        """Returns a kept run that has at least `n_views` predictions of a molecule, or None.
+
+        Raises:
+            SystemExit: its predictions are not those of the split file's molecules.
+        """
+        own = self.stem(method, seed, key)
+        for stem in (own, self._committed / own.name):
+            file = stem.with_suffix(".json")
+            if not file.is_file():
+                continue
+            about = json.loads(file.read_text(encoding="utf-8"))
+            if about["key"] == key and about["views"] >= n_views:
+                break
+        else:
             return None
-        about = json.loads(file.read_text(encoding="utf-8"))
-        if about["key"] != key or about["views"] < n_views:
-            return None
-        frame = pd.read_csv(stem.with_suffix(".csv"))
-        views = frame[[f"view{i}" for i in range(about["views"])]].to_numpy(np.float64)
-        rows = frame[["split", "label"]]
+        rows = self._splits.rows("val", "test")[["split", "label"]]
+        views = pd.read_csv(stem.with_suffix(".csv")).to_numpy(np.float64)
+        if views.shape != (len(rows), about["views"]):
+            raise SystemExit(f"{stem}.csv holds {views.shape} predictions of {len(rows)} molecules")
         about["found"] = True
         return Run(method, self._splits.split, seed, about["seconds"], rows, views, about)
 
@@ -97,7 +109,7 @@ class Shelf:
         rows = self._splits.rows("val", "test")
         if len(rows) != len(views) or not np.isfinite(views).all():
             raise SystemExit(f"{method}, seed {seed}: the predictions are not all finite numbers")
-        frame = rows.assign(**{f"view{i}": views[:, i] for i in range(views.shape[1])})
+        frame = pd.DataFrame({f"view{i}": views[:, i] for i in range(views.shape[1])})
         stem = self.stem(method, seed, key)
         content = {**about, "key": key, "seconds": seconds, "views": views.shape[1]}
         write_whole(stem.with_suffix(".csv"), frame.to_csv(index=False, lineterminator="\n"))

@@ -133,6 +133,33 @@ def test_a_kept_run_is_found_by_its_key_alone(splits: SplitFile) -> None:
     assert shelf.find("full", 1, key) is None
 
 
+def test_a_run_that_came_with_the_repository_is_found_too(
+    splits: SplitFile, tmp_path: Path
+) -> None:
+    key = key_of(splits, epochs=1)
+    views = np.random.default_rng(0).normal(size=(18, 1))
+    own = Shelf(splits).keep("chemprop", 0, key, views, 12.5)
+    stem = Shelf(splits).stem("chemprop", 0, key)
+    committed = tmp_path / "committed" / splits.dataset / splits.split
+    committed.mkdir(parents=True)
+    for suffix in (".json", ".csv"):
+        stem.with_suffix(suffix).rename(committed / stem.with_suffix(suffix).name)
+    assert Shelf(splits).find("chemprop", 0, key) is None
+    found = Shelf(splits, tmp_path / "committed").find("chemprop", 0, key)
+    assert found is not None
+    np.testing.assert_array_equal(found.views, own.views)
+    pd.testing.assert_frame_equal(found.rows, own.rows)
+
+
+def test_predictions_of_other_molecules_are_refused(splits: SplitFile) -> None:
+    shelf = Shelf(splits)
+    key = key_of(splits, epochs=1)
+    shelf.keep("full", 0, key, np.zeros((18, 1)), 1.0)
+    shelf.stem("full", 0, key).with_suffix(".csv").write_text("view0\n0.0\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="predictions of 18 molecules"):
+        shelf.find("full", 0, key)
+
+
 def test_predictions_that_are_no_numbers_are_not_kept(splits: SplitFile) -> None:
     with pytest.raises(SystemExit, match="not all finite"):
         Shelf(splits).keep("full", 0, "key", np.full((18, 1), np.nan), 1.0)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-PAD_MULTIPLE = 16
+PAD_MULTIPLE = 8
 """Lengths are rounded up to this: the CPU's bf16 kernels are compiled and kept per shape."""
 
 _PREDICTED_AT_ONCE = {"cpu": 32, "cuda": 256}

@@ -92,7 +92,7 @@ def test_padding_takes_a_small_share() -> None:
     lengths = lengths_like_molecules(3024, rng)
     share = padded_share(lengths, shuffled_batches(lengths, 32, rng))
     unsorted = padded_share(lengths, [np.arange(i, min(i + 32, 3024)) for i in range(0, 3024, 32)])
-    assert share < 0.2  # most of it is the rounding up to a multiple of 16
+    assert share < 0.2  # most of it is the rounding up to a multiple of 8
     assert share < unsorted / 2
 
 
@@ -102,7 +102,7 @@ def test_collate_pads_to_the_next_multiple(lengths: list[int]) -> None:
     rows = [list(range(5, 5 + n)) for n in lengths]
     batch = collate(rows, 2)
     width = batch.input_ids.shape[1]
-    assert width % 16 == 0, "the CPU's bf16 kernels are compiled per shape"
+    assert width % PAD_MULTIPLE == 0, "the CPU's bf16 kernels are compiled per shape"
     assert max(lengths) <= width < max(lengths) + PAD_MULTIPLE
     for i, row in enumerate(rows):
         assert batch.input_ids[i, : len(row)].tolist() == row
