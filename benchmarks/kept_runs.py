@@ -50,7 +50,7 @@ class Run:
 
 
 class Shelf:
-    """The folder of the runs on one split file, and beside it those that came with the repository."""
+    """The runs on one split file: of this machine, and those that came with the repository."""
 
     def __init__(self, splits: SplitFile, committed: Path = COMMITTED) -> None:
         self._splits = splits

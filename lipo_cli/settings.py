@@ -7,25 +7,38 @@ which a finished cell is found again.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from lipo_cli.settings_base import Settings, build, read_settings_file
+from lipo_cli.settings_base import Seed, Settings, build, read_settings_file
+from lipo_cli.settings_valuation import (
+    SCORING_METHODS,
+    InfluenceSettings,
+    KnnSettings,
+    ScoringMethod,
+    TsdsSettings,
+    ValuationSettings,
+)
 
 __all__ = [
     "PEFT_METHODS",
+    "SCORING_METHODS",
     "CompareSettings",
     "ComparedTraining",
     "DataSettings",
     "FinetuneSettings",
+    "InfluenceSettings",
+    "KnnSettings",
     "Peft",
     "PretrainSettings",
     "ScoreSettings",
+    "ScoringMethod",
     "Settings",
     "SplitName",
     "TrainingSettings",
     "TsdsSettings",
+    "ValuationSettings",
     "build",
     "read_settings_file",
 ]
@@ -33,8 +46,6 @@ __all__ = [
 Peft = Literal["full", "bitfit", "lora", "ia3"]
 SplitName = Literal["reference", "random", "scaffold", "scaffold_balanced", "column"]
 PEFT_METHODS: tuple[Peft, ...] = ("full", "bitfit", "lora", "ia3")
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
-"""The range that NumPy, scikit-learn and torch all take."""
 
 _SPLITS_THAT_READ: dict[str, tuple[SplitName, ...]] = {
     "fractions": ("random", "scaffold", "scaffold_balanced"),
@@ -127,39 +138,6 @@ class ComparedTraining(TrainingSettings):
     epochs: int = Field(default=5, ge=1)
 
 
-class TsdsSettings(Settings):
-    """TS-DShapley on a ridge proxy (Schoch et al. 2023)."""
-
-    game: Literal["secondary", "empty"] = "secondary"
-    """`secondary`: players are the secondary points on top of the primary train set (game A);
-    `empty`: chains over subsets from the empty set (game B, the paper's)."""
-    components: int = Field(default=100, ge=1)
-    """Principal components of the embeddings, fitted on primary train."""
-    ridge: float | None = Field(default=None, gt=0)
-    """Ridge penalty; None: chosen once by cross-validation on primary train."""
-    relative_error: float = Field(default=0.1, gt=0)
-    """Stop when the median standard error is below this share of the values' spread."""
-    min_permutations: int = Field(default=200, ge=4)
-    max_permutations: int = Field(default=20_000, ge=4)
-    subset_fraction: tuple[float, float] = (0.25, 0.5)
-    """Game `empty`: sizes of the random subsets, as shares of all players."""
-    folds: int = Field(default=5, ge=2)
-    """Validation folds: the removal curve is read on rows that did not set the order."""
-    seed: Seed = 0
-
-    @model_validator(mode="after")
-    def _ranges_are_in_order(self) -> Self:
-        low, high = self.subset_fraction
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"subset_fraction ({low}, {high}) must be two shares, 0 < a <= b <= 1")
-        if self.min_permutations > self.max_permutations:
-            raise ValueError(
-                f"min_permutations {self.min_permutations} is above max_permutations "
-                f"{self.max_permutations}"
-            )
-        return self
-
-
 class FinetuneSettings(Settings):
     """`lipo finetune`."""
 
@@ -174,25 +152,23 @@ class FinetuneSettings(Settings):
     experiment: str = "lipo"
 
 
-class ScoreSettings(Settings):
+class ScoreSettings(ValuationSettings):
     """`lipo score`."""
 
     data: DataSettings = DataSettings()
     training: ComparedTraining = ComparedTraining()
-    method: Literal["tsds"] = "tsds"
-    tsds: TsdsSettings = TsdsSettings()
+    method: ScoringMethod = "tsds"
     reference_peft: Peft = "full"
     """How the reference model, whose embeddings the proxy sees, is fine-tuned."""
     seed: Seed = 0
     experiment: str = "lipo"
 
 
-class CompareSettings(Settings):
+class CompareSettings(ValuationSettings):
     """`lipo compare`: selections x methods x seeds, with their controls."""
 
     data: DataSettings = DataSettings()
     training: ComparedTraining = ComparedTraining()
-    tsds: TsdsSettings = TsdsSettings()
     selections: tuple[str, ...] = ("tsds",)
     models: tuple[str, ...] = ()
     """Pretrained models to compare, the first being the baseline; empty: `training.model` alone."""

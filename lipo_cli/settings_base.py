@@ -7,11 +7,14 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lipo_cli.errors import SettingsError
+
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""The range that NumPy, scikit-learn and torch all take."""
 
 
 class Settings(BaseModel):

@@ -42,9 +42,10 @@ def as_dict(result: Comparison) -> dict[str, Any]:
         "cells": [cell.as_dict() for cell in result.cells],
         "summary": [row.as_dict() for row in result.summary],
         "overlaps": [vars(overlap) for overlap in result.overlaps],
-        "scores": (
-            {**result.scored.figures, "reason": result.scored.reason} if result.scored else None
-        ),
+        "scores": {
+            method: {**scored.figures, "reason": scored.reason, "optimal": scored.sentence}
+            for method, scored in result.scored.items()
+        },
         "champion": result.champion,
     }
 
@@ -194,9 +195,10 @@ def write_result(result: Comparison, settings: CompareSettings, folder: Path) ->
     cells_file = folder / "cells.csv"
     cells_table(result.cells).to_csv(cells_file, index=False)
     paths = [result_file, settings_file, cells_file]
-    if result.scored is not None:
-        paths += write_values(folder / "values", result.scored.table, result.scored.curve)
-        paths.append(write_source(folder / "values", result.prepared.require_pool().table))
+    for method, scored in result.scored.items():
+        inside = folder / "values" / method
+        paths += write_values(inside, scored.table, scored.curve)
+        paths.append(write_source(inside, result.prepared.require_pool().table, method))
     label = result.prepared.dataset.primary.label_column or "label"
     unit = "logD" if result.prepared.dataset.name in ("lipophilicity", "demo") else label
     return paths + draw_all(result, folder / "figures", unit)

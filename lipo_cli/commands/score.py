@@ -11,6 +11,8 @@ from lipo_cli.commands import options as opt
 from lipo_cli.commands import training_options as tune
 from lipo_cli.commands.layers import settings_from
 
+_INFLUENCE = "Influence"
+
 if TYPE_CHECKING:
     from lipo_cli.comparison.prepare import Prepared
     from lipo_cli.comparison.scoring import Scored
@@ -19,8 +21,14 @@ if TYPE_CHECKING:
 
 def score(
     method: Annotated[
-        Literal["tsds"], typer.Option("--method", "-m", help="tsds: TS-DShapley.")
-    ] = "tsds",
+        Literal["tsds", "influence", "knn", "loo"] | None,
+        typer.Option(
+            "--method",
+            "-m",
+            help="tsds: TS-DShapley; influence: influence functions; knn: KNN-Shapley; loo: "
+            "leave-one-out on the ridge proxy. (default: tsds)",
+        ),
+    ] = None,
     game: Annotated[
         Literal["secondary", "empty"] | None,
         typer.Option(
@@ -40,6 +48,67 @@ def score(
     components: Annotated[
         int | None,
         typer.Option("--components", help="Principal components. (default: 100)"),
+    ] = None,
+    part: Annotated[
+        Literal["all", "head", "output"] | None,
+        typer.Option(
+            "--parameters",
+            help="What may move: all that was trained, the head, or its last map. (default: all)",
+            rich_help_panel=_INFLUENCE,
+        ),
+    ] = None,
+    curvature: Annotated[
+        Literal["gauss-newton", "hessian"] | None,
+        typer.Option(
+            "--curvature",
+            help="Of the training loss. (default: gauss-newton)",
+            rich_help_panel=_INFLUENCE,
+        ),
+    ] = None,
+    solver: Annotated[
+        Literal["auto", "exact", "cg", "lissa"] | None,
+        typer.Option(
+            "--solver",
+            help="auto: exact where the gradients fit --table-gib, else LiSSA over batches. "
+            "(default: auto)",
+            rich_help_panel=_INFLUENCE,
+        ),
+    ] = None,
+    damping: Annotated[
+        float | None,
+        typer.Option(
+            "--damping",
+            help="Added to the curvature, as a share of its largest eigenvalue. (default: 0.01)",
+            rich_help_panel=_INFLUENCE,
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--tolerance",
+            help="Relative residual at which a solver stops. (default: 0.001)",
+            rich_help_panel=_INFLUENCE,
+        ),
+    ] = None,
+    curvature_rows: Annotated[
+        int | None,
+        typer.Option(
+            "--curvature-rows",
+            help="Measure the curvature on this many train molecules. (default: all)",
+            rich_help_panel=_INFLUENCE,
+        ),
+    ] = None,
+    table_gib: Annotated[
+        float | None,
+        typer.Option(
+            "--table-gib",
+            help="Disk that all gradients may take, for exact algebra. (default: 6)",
+            rich_help_panel=_INFLUENCE,
+        ),
+    ] = None,
+    neighbours: Annotated[
+        int | None,
+        typer.Option("--neighbours", help="Of KNN-Shapley. (default: 5)"),
     ] = None,
     reference_peft: Annotated[
         Literal["full", "bitfit", "lora", "ia3"] | None,
@@ -79,8 +148,9 @@ def score(
     The target is the validation split; the test split has no say.
 
     --json prints one object: dataset, split and scope (data and split in one name); method and
-    game; reason (why sampling stopped) and converged; n_optimal (the points that the removal curve
-    keeps) and the other numbers of the computation; values, one object per point.
+    game; reason (why sampling stopped, or how the system was solved) and converged; n_optimal (the
+    points that the removal curve keeps) and the other numbers of the computation; values, one
+    object per point.
     """
     flags = locals()
     from lipo_cli.commands.dataset_lines import announce
@@ -124,16 +194,16 @@ def _run(
         view.planned([cell], 1)
         regressor, trained = reference_model(cell, prepared, settings.training, ledger, view)
         scored = scores_of(
-            cell, regressor, prepared, settings.training, settings.tsds, ledger, view
+            settings.method, cell, regressor, prepared, settings.training, settings, ledger, view
         )
     max_length = settings.training.max_length
     tell_unread("training and validation", trained.n_truncated, trained.n_unknown, max_length)
     pool = regressor.encode(prepared.require_pool().examples.smiles)
     tell_unread("secondary", pool.n_truncated, pool.n_unknown, regressor.max_length)
-    say(f"tsds: {scored.reason}")
+    say(f"{scored.method}: {scored.reason}")
     if out is not None:
         write_values(out, scored.table, scored.curve)
-        write_source(out, prepared.require_pool().table)
+        write_source(out, prepared.require_pool().table, scored.method)
         say(f"values: {out}")
     if as_json:
         emit_json(_as_dict(settings, prepared, scored))

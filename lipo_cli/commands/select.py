@@ -28,8 +28,9 @@ def select(
         typer.Option(
             "--selection",
             "-s",
-            help="tsds, tsds:positive, tsds:positive=Z, tsds:top=K, tsds:bottom=K, random:k=K, "
-            "all, none. Repeatable: the first is written, and all are compared.",
+            help="tsds, tsds:positive, tsds:positive=Z, tsds:top=K, tsds:bottom=K (or influence, "
+            "knn, loo: what gave the values), random:k=K, all, none. Repeatable: the first "
+            "is written, and all are compared.",
         ),
     ],
     out: Annotated[
@@ -68,7 +69,7 @@ def select(
     import sys
 
     from lipo_cli.commands.console import emit_json, say
-    from lipo_cli.commands.select_source import find_source
+    from lipo_cli.commands.select_source import find_source, method_of
     from lipo_cli.valuation.selection import parse_selection
     from lipo_cli.valuation.table import read_values
 
@@ -76,6 +77,14 @@ def select(
     if out is not None:
         opt.prepare_out(out)
     table = read_values(values)
+    method = method_of(values)
+    for text, rule in rules.items():
+        if rule.needs_scores and method is not None and rule.method != method:
+            raise SettingsError(
+                f"these values are of the method '{method}'",
+                where=f"--selection {text}",
+                hint=f"write {text.replace(rule.method, method, 1)}, or score with {rule.method}",
+            )
     chosen = _choose(rules, table, values, seed)
     first = chosen[selection[0]]
     marked = table.assign(selected=False, reason=list(first.reasons))

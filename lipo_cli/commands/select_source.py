@@ -36,16 +36,26 @@ class ScoredFile:
     read: tuple[str, ...] = ()
 
 
-def write_source(folder: Path, table: MoleculeTable) -> Path:
-    """Writes down which file the values in this folder belong to."""
+def write_source(folder: Path, table: MoleculeTable, method: str) -> Path:
+    """Writes down which file the values in this folder belong to, and what gave them."""
     path = folder / SOURCE
     content = {
         "path": str(table.path.resolve()),
         "sha256": table.sha256,
         "read": [table.smiles_column, table.label_column],
+        "method": method,
     }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def method_of(values: Path) -> str | None:
+    """Returns the method that gave the values in a folder; None where it is not written down."""
+    folder = values if values.is_dir() else values.parent
+    try:
+        return str(json.loads((folder / SOURCE).read_text(encoding="utf-8"))["method"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def find_source(values: Path, given: Path | None) -> ScoredFile | None:

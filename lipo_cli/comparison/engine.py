@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from lipo_cli.comparison.cells import CellResult, cell_fingerprint, log_inputs, run_cell
 from lipo_cli.comparison.ledger import Finished, Ledger, code_version
-from lipo_cli.comparison.plan import Cell, make_plan
+from lipo_cli.comparison.plan import Cell, ScoresByMethod, make_plan
 from lipo_cli.comparison.prepare import Prepared, digest
-from lipo_cli.comparison.scoring import Scored, score_tsds
+from lipo_cli.comparison.scoring import Scored, score_pool
 from lipo_cli.comparison.summary import (
     Overlap,
     SummaryRow,
@@ -28,23 +28,28 @@ from lipo_cli.comparison.summary import (
 from lipo_cli.errors import LipoError
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress
-from lipo_cli.settings import CompareSettings, Peft, Settings, TrainingSettings, TsdsSettings
+from lipo_cli.settings import (
+    CompareSettings,
+    Peft,
+    ScoringMethod,
+    TrainingSettings,
+    ValuationSettings,
+)
 from lipo_cli.valuation.selection import PointScores
 from lipo_cli.valuation.table import read_curve, read_values, write_values
 
 NO_ROWS = np.empty(0, dtype=np.int64)
 
 
-class ScoreParameters(Settings):
+class ScoreParameters(ValuationSettings):
     """The parameters of a scoring's run."""
 
-    method: str
+    method: ScoringMethod
     dataset: str
     split: str
     reference_peft: Peft
     reference_seed: int
     training: TrainingSettings
-    tsds: TsdsSettings
 
 
 class View(Progress, Protocol):
@@ -75,7 +80,7 @@ class Comparison:
         cells: Every cell, failed ones included.
         summary: One row per selection and method.
         overlaps: How far the selections agree, for the first seed.
-        scored: The values of the pool, where a selection needed them.
+        scored: The values of the pool by method, as far as selections needed them.
         best: The cell that was offered as champion; None where none may be.
         champion: Model, version, run and the reason, as the ledger says it.
         run_id: The record of the comparison.
@@ -85,7 +90,7 @@ class Comparison:
     cells: list[CellResult]
     summary: list[SummaryRow]
     overlaps: list[Overlap]
-    scored: Scored | None
+    scored: dict[ScoringMethod, Scored]
     best: CellResult | None = None
     champion: dict[str, Any] | None = None
     run_id: str | None = None
@@ -127,24 +132,19 @@ def compare(
     n_pool = len(prepared.require_pool()) if plan.needs_pool else 0
     plan.check(n_pool)
     view.planned(plan.cells(), plan.n_expected(n_pool))
-    scored: Scored | None = None
+    scored: dict[ScoringMethod, Scored] = {}
     known: dict[Cell, CellResult] = {}
     if plan.needs_scores:
         reference = plan.reference(settings)
         regressor, known[reference] = reference_model(
             reference, prepared, settings.training, ledger, view
         )
-        scored = scores_of(
-            reference,
-            regressor,
-            prepared,
-            settings.training,
-            settings.tsds,
-            ledger,
-            view,
-        )
-        view.scored(scored)
-    scores = scored.scores if scored is not None else None
+        for method in plan.scoring_methods:
+            scored[method] = scores_of(
+                method, reference, regressor, prepared, settings.training, settings, ledger, view
+            )
+            view.scored(scored[method])
+    scores = {method: each.scores for method, each in scored.items()}
     plan = plan.with_random_controls(scores, n_pool)
     cells = plan.cells()
     view.planned(cells, len(cells))
@@ -179,7 +179,7 @@ def comparison_fingerprint(settings: CompareSettings, prepared: Prepared) -> str
 
 def _guarded(
     cell: Cell,
-    scores: PointScores | None,
+    scores: ScoresByMethod,
     n_pool: int,
     prepared: Prepared,
     settings: CompareSettings,
@@ -235,17 +235,20 @@ def reference_model(
 
 
 def scores_of(
+    method: ScoringMethod,
     reference: Cell,
     regressor: Regressor,
     prepared: Prepared,
     training: TrainingSettings,
-    tsds: TsdsSettings,
+    valuation: ValuationSettings,
     ledger: Ledger,
     progress: Progress,
 ) -> Scored:
-    """Finds the values of the pool, or computes and records them."""
+    """Finds the values that a method gives the pool, or computes and records them."""
     pool = prepared.require_pool()
-    fingerprint = tsds.fingerprint(
+    deciding = valuation.of(method)
+    fingerprint = deciding.fingerprint(
+        method=method,
         reference=cell_fingerprint(reference, NO_ROWS, prepared, training),
         pool=digest(pool.examples),
         # Tables name rows of the file: the same molecules elsewhere in it are another table.
@@ -253,26 +256,28 @@ def scores_of(
         code=code_version(),
     )
     if (found := ledger.find(fingerprint)) is not None:
-        return _scored_from(found)
+        return _scored_from(method, found)
     settings = ScoreParameters(
-        method="tsds",
+        method=method,
         dataset=prepared.dataset.name,
         split=prepared.split.name,
         reference_peft=reference.peft,
         reference_seed=reference.seed,
         training=reference.training(training),
-        tsds=tsds,
+        tsds=deciding.tsds,
+        influence=deciding.influence,
+        knn=deciding.knn,
     )
     tags = {
-        "method": "tsds",
+        "method": method,
         "peft": reference.peft,
         "dataset": prepared.dataset.name,
         "split": prepared.split.name,
         "overlap": pool.overlap.sentence(),
     }
-    with ledger.record("score", "tsds", fingerprint, settings, tags) as record:
+    with ledger.record("score", method, fingerprint, settings, tags) as record:
         log_inputs(record, prepared, np.arange(len(pool), dtype=np.int64))
-        scored = score_tsds(regressor, prepared, tsds, progress)
+        scored = score_pool(method, regressor, prepared, valuation, progress)
         record.metrics(scored.figures)
         record.tags({"reason": scored.reason, "optimal": scored.sentence})
         with tempfile.TemporaryDirectory() as scratch:
@@ -281,7 +286,7 @@ def scores_of(
     return scored
 
 
-def _scored_from(found: Finished) -> Scored:
+def _scored_from(method: ScoringMethod, found: Finished) -> Scored:
     table = read_values(found.artifact("values/values.parquet"))
     scores = PointScores(
         table["value"].to_numpy(),
@@ -289,6 +294,7 @@ def _scored_from(found: Finished) -> Scored:
         int(found.metrics["n_optimal"]),
     )
     return Scored(
+        method=method,
         scores=scores,
         table=table,
         curve=read_curve(found.artifact("values/removal_curve.csv")),

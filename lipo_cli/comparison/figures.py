@@ -16,6 +16,7 @@ from lipo_cli.comparison.cells import CellResult
 from lipo_cli.comparison.engine import Comparison
 from lipo_cli.comparison.metrics import regression_metrics
 from lipo_cli.comparison.scoring import Scored
+from lipo_cli.settings import ScoringMethod
 
 # Okabe and Ito 2008: told apart by colour-blind readers, and in grey by their order of lightness.
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#999999", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
@@ -28,6 +29,14 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 _DPI = 150
+
+
+VALUE_NAMES: dict[ScoringMethod, str] = {
+    "tsds": "TS-DShapley value",
+    "influence": "influence",
+    "knn": "KNN-Shapley value",
+    "loo": "leave-one-out value",
+}
 
 
 def draw_all(comparison: Comparison, folder: Path, label: str) -> list[Path]:
@@ -52,9 +61,11 @@ def draw_all(comparison: Comparison, folder: Path, label: str) -> list[Path]:
         if comparison.best is not None:
             figure = predicted_vs_measured(comparison.best, label)
             drawn.append(("predicted_vs_measured", figure))
-        if comparison.scored is not None:
-            drawn.append(("removal_curve", removal_figure(comparison.scored, label)))
-            drawn.append(("values", values_figure(comparison.scored)))
+        for method, scored in comparison.scored.items():
+            # One method's figures bear plain names; those of several are told apart.
+            ending = "" if len(comparison.scored) == 1 else f"_{method}"
+            drawn.append((f"removal_curve{ending}", removal_figure(scored, label)))
+            drawn.append((f"values{ending}", values_figure(scored)))
     paths = []
     for name, figure in drawn:
         path = folder / f"{name}.png"
@@ -195,7 +206,10 @@ def removal_figure(scored: Scored, label: str) -> Figure:
     axes.annotate("all kept", (0, error[0]), fontsize=8, va="bottom", color="0.35")
     axes.set_xlabel("secondary points removed, lowest value first")
     axes.set_ylabel(f"proxy's mean squared error\non held-out validation rows ({label}²)")
-    axes.set_title("band: one standard error of the difference to keeping all", fontsize=9)
+    axes.set_title(
+        f"{VALUE_NAMES[scored.method]}; band: one standard error of the difference to keeping all",
+        fontsize=9,
+    )
     return figure
 
 
@@ -219,6 +233,8 @@ def values_figure(scored: Scored) -> Figure:
         )
     axes.axhline(0, color="0.4", lw=1)
     axes.set_xlabel("rank")
-    axes.set_ylabel("TS-DShapley value ± standard error\n(> 0: lowers the validation error)")
+    axes.set_ylabel(
+        f"{VALUE_NAMES[scored.method]} ± standard error\n(> 0: lowers the validation error)"
+    )
     axes.legend()
     return figure

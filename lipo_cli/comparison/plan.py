@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipo_cli.errors import SettingsError
-from lipo_cli.settings import CompareSettings, Peft, TrainingSettings
+from lipo_cli.settings import CompareSettings, Peft, ScoringMethod, TrainingSettings
 from lipo_cli.valuation.selection import Scores, Selection, parse_selection, selection_rng
 
 Role = Literal["asked", "control"]
+ScoresByMethod = Mapping[ScoringMethod, Scores]
 T = TypeVar("T")
 _FIRST = ("none", "all")
 
@@ -27,9 +28,10 @@ class Choice:
     selection: Selection
     role: Role
 
-    def rows(self, scores: Scores | None, n: int, seed: int) -> NDArray[np.int64]:
+    def rows(self, scores: ScoresByMethod, n: int, seed: int) -> NDArray[np.int64]:
         """Returns the chosen positions in a pool of `n`; a random choice differs by seed."""
-        return self.selection.select(scores, n, selection_rng(self.selection, seed)).positions
+        own = scores.get(self.selection.method) if self.selection.needs_scores else None
+        return self.selection.select(own, n, selection_rng(self.selection, seed)).positions
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,11 @@ class Plan:
         return any(choice.selection.needs_scores for choice in self.choices)
 
     @property
+    def scoring_methods(self) -> list[ScoringMethod]:
+        """The methods whose values are wanted, in the order in which they are first named."""
+        return _distinct(c.selection.method for c in self.choices if c.selection.needs_scores)
+
+    @property
     def needs_pool(self) -> bool:
         """Whether there must be a secondary set."""
         return any(choice.name != "none" for choice in self.choices)
@@ -132,7 +139,7 @@ class Plan:
         crossed = len(self.peft) * len(self.seeds) * len(self.models)
         return (len(self.choices) + extra) * crossed
 
-    def with_random_controls(self, scores: Scores | None, n: int) -> Plan:
+    def with_random_controls(self, scores: ScoresByMethod, n: int) -> Plan:
         """Adds a random choice for every size that a scored selection has in a pool of `n`."""
         if not self.with_random:
             return self

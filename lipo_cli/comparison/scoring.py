@@ -1,4 +1,4 @@
-"""Scores the secondary pool: embeddings of the reference model, ridge proxy, TS-DShapley."""
+"""Scores the secondary pool: embeddings of the reference model, a ridge proxy, and a method."""
 
 from __future__ import annotations
 
@@ -10,10 +10,21 @@ import pandas as pd
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress, SilentProgress
-from lipo_cli.settings import TsdsSettings
-from lipo_cli.valuation.analysis import analyse_tsds
+from lipo_cli.settings import ScoringMethod, ValuationSettings
+from lipo_cli.valuation.analysis import analyse_proxy
+from lipo_cli.valuation.gradients import OutputGradients
+from lipo_cli.valuation.influence import InfluenceResult, Molecules, influence
+from lipo_cli.valuation.proxy import (
+    Proxy,
+    RowValues,
+    knn_values,
+    leave_one_out_values,
+    make_proxy,
+)
+from lipo_cli.valuation.removal import optimal_subset
 from lipo_cli.valuation.selection import PointScores, Selection
 from lipo_cli.valuation.table import value_table
+from lipo_cli.valuation.tsds import TsdsResult
 
 
 @dataclass(frozen=True)
@@ -21,15 +32,17 @@ class Scored:
     """The values of the pool and what they rest on.
 
     Attributes:
+        method: What gave the values.
         scores: Values, standard errors and the number that the removal curve keeps.
         table: The value table with the optimal selection marked.
         curve: The cross-fitted removal curve.
         figures: Numbers about the computation (permutations, ridge, relative error, ...).
         sentence: What the removal curve says, in one line.
-        reason: Why the sampling stopped.
-        converged: Whether the standard errors became as small as asked for.
+        reason: Why the sampling stopped, or how the system was solved.
+        converged: Whether the standard errors became as small as asked for; True without sampling.
     """
 
+    method: ScoringMethod
     scores: PointScores
     table: pd.DataFrame
     curve: pd.DataFrame
@@ -39,28 +52,71 @@ class Scored:
     converged: bool = True
 
 
-def score_tsds(
+def score_pool(
+    method: ScoringMethod,
     regressor: Regressor,
     prepared: Prepared,
-    settings: TsdsSettings,
+    settings: ValuationSettings,
     progress: Progress | None = None,
 ) -> Scored:
-    """Values every point of the pool by TS-DShapley (Schoch et al. 2023) on a ridge proxy.
+    """Values every point of the pool, and reads off a removal curve how many to keep.
 
-    The features are mean-pooled embeddings of the reference model, standardised and projected by
-    what primary train alone says. The target is the validation split; the test split is not read.
+    The proxy's features are mean-pooled embeddings of the reference model, standardised and
+    projected by what primary train alone says; the curve is that of the proxy whatever the method.
+    The target is the validation split; the test split is not read.
 
     Args:
+        method: `tsds`, `influence`, `knn` or `loo`.
         regressor: The reference model, fine-tuned on primary train.
         prepared: Dataset, split and pool.
-        settings: Game, proxy and stopping.
-        progress: Told of embedding and permutations.
+        settings: Game, proxy, and those of the method.
+        progress: Told of embedding, permutations, gradients and products.
 
     Raises:
         DataError: there is no pool.
-        ValuationError: a score is not finite.
+        ValuationError: a score is not finite, or the method cannot be carried out.
     """
     listener = progress or SilentProgress()
+    proxy = _proxy(regressor, prepared, settings, listener)
+    if method == "tsds":
+        analysis = analyse_proxy(proxy, settings.tsds, listener)
+        valued: TsdsResult | RowValues | InfluenceResult = analysis.result
+        optimal, figures = analysis.optimal, _sampling_figures(analysis.result)
+        reason, converged = analysis.result.reason, analysis.result.converged
+    else:
+        valued, figures, reason = _closed_form(
+            method, regressor, prepared, proxy, settings, listener
+        )
+        optimal, converged = optimal_subset(proxy.game, valued), True
+    scores = PointScores(valued.values, valued.standard_error, optimal.n_kept)
+    at_all, at_none = optimal.pooled_curve["utility"].iloc[[0, -1]]
+    return Scored(
+        method=method,
+        scores=scores,
+        table=selection_table(prepared, scores, Selection("optimal", method=method)),
+        curve=optimal.curve,
+        figures={
+            "n_points": float(len(valued.values)),
+            "n_optimal": float(optimal.n_kept),
+            "n_positive": float((valued.values > 0).sum()),
+            "n_components": float(proxy.projection.components.shape[1]),
+            "ridge": float(proxy.ridge),
+            "converged": float(converged),
+            "value_spread": float(valued.values.std()),
+            "median_standard_error": float(np.median(valued.standard_error)),
+            "proxy_val_rmse_none": float(np.sqrt(-at_none)),
+            "proxy_val_rmse_all": float(np.sqrt(-at_all)),
+            **figures,
+        },
+        sentence=optimal.sentence(),
+        reason=reason,
+        converged=converged,
+    )
+
+
+def _proxy(
+    regressor: Regressor, prepared: Prepared, settings: ValuationSettings, listener: Progress
+) -> Proxy:
     pool = prepared.require_pool()
     train, validation = prepared.train, prepared.validation
     listener.start("embedding", 3, "sets")
@@ -69,39 +125,61 @@ def score_tsds(
         embedded.append(regressor.embed(part.smiles))
         listener.advance(1)
     listener.finish()
-    analysis = analyse_tsds(
+    return make_proxy(
         embedded[0],
         train.labels,
         embedded[2],
         pool.examples.labels,
         embedded[1],
         validation.labels,
-        settings,
-        listener,
+        settings.tsds,
     )
-    result, optimal = analysis.result, analysis.optimal
-    scores = PointScores(result.values, result.standard_error, optimal.n_kept)
-    return Scored(
-        scores=scores,
-        table=selection_table(prepared, scores, Selection("optimal")),
-        curve=optimal.curve,
-        figures={
-            "n_points": float(len(pool)),
-            "n_optimal": float(optimal.n_kept),
-            "n_positive": float((result.values > 0).sum()),
-            "n_permutations": float(result.n_permutations),
-            "n_components": float(analysis.projection.components.shape[1]),
-            "ridge": float(analysis.ridge),
-            "converged": float(result.converged),
-            "value_spread": float(result.values.std()),
-            "median_standard_error": float(np.median(result.standard_error)),
-            "proxy_val_rmse_none": analysis.proxy_rmse_none,
-            "proxy_val_rmse_all": analysis.proxy_rmse_all,
-        },
-        sentence=optimal.sentence(),
-        reason=result.reason,
-        converged=result.converged,
+
+
+def _sampling_figures(result: TsdsResult) -> dict[str, float]:
+    return {"n_permutations": float(result.n_permutations)}
+
+
+def _closed_form(
+    method: ScoringMethod,
+    regressor: Regressor,
+    prepared: Prepared,
+    proxy: Proxy,
+    settings: ValuationSettings,
+    listener: Progress,
+) -> tuple[RowValues | InfluenceResult, dict[str, float], str]:
+    """Returns values, numbers and a sentence of a method that samples nothing to converge."""
+    if method == "loo":
+        return leave_one_out_values(proxy), {}, "closed form on the ridge proxy"
+    if method == "knn":
+        k = settings.knn.neighbours
+        return (
+            knn_values(proxy, settings.knn, listener),
+            {"neighbours": float(k)},
+            (f"exact for the mean of {k} nearest neighbours"),
+        )
+    train, validation = prepared.train, prepared.validation
+    points = prepared.require_pool().examples
+    found = influence(
+        OutputGradients(regressor, settings.influence.part),
+        Molecules(train.smiles, train.labels),
+        Molecules(validation.smiles, validation.labels),
+        Molecules(points.smiles, points.labels),
+        settings.influence,
+        fold_of=proxy.game.fold_of,
+        progress=listener,
     )
+    figures = {
+        "damping": found.damping,
+        "largest_eigenvalue": found.largest,
+        "products": float(found.iterations),
+        "residual": found.residuals[-1],
+        "n_parameters": float(found.n_parameters),
+        "n_curvature": float(found.n_curvature),
+    }
+    if found.agreement is not None:
+        figures["solver_agreement"] = found.agreement
+    return found, figures, found.sentence()
 
 
 def selection_table(prepared: Prepared, scores: PointScores, selection: Selection) -> pd.DataFrame:

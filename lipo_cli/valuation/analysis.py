@@ -9,8 +9,9 @@ from numpy.typing import ArrayLike
 
 from lipo_cli.progress import Progress, SilentProgress
 from lipo_cli.settings import TsdsSettings
-from lipo_cli.valuation.arrays import FloatArray, finite_vector
-from lipo_cli.valuation.projection import Projection, choose_ridge, fit_projection
+from lipo_cli.valuation.arrays import FloatArray
+from lipo_cli.valuation.projection import Projection
+from lipo_cli.valuation.proxy import Proxy, make_proxy
 from lipo_cli.valuation.removal import OptimalSubset, optimal_subset
 from lipo_cli.valuation.ridge_game import RidgeGame
 from lipo_cli.valuation.tsds import TsdsResult, ts_dshapley
@@ -81,29 +82,30 @@ def analyse_tsds(
     Raises:
         ValuationError: shapes disagree or a number is not finite.
     """
-    projection = fit_projection(train_x, settings.components)
-    train_z = projection.transform(train_x)
-    labels = finite_vector("the train labels", train_y, len(train_z))
-    ridge = settings.ridge or choose_ridge(
-        train_z, labels, folds=settings.folds, seed=settings.seed
-    )
-    players_z, val_z = projection.transform(players_x), projection.transform(val_x)
-    if settings.game == "secondary":
-        game = RidgeGame.on_top_of(
-            train_z, labels, players_z, players_y, val_z, val_y,
-            ridge, settings.folds, settings.seed,
-        )  # fmt: skip
-    else:
-        game = RidgeGame.from_empty(
-            players_z, players_y, val_z, val_y,
-            ridge, float(labels.mean()), settings.folds, settings.seed,
-        )  # fmt: skip
+    proxy = make_proxy(train_x, train_y, players_x, players_y, val_x, val_y, settings)
+    return analyse_proxy(proxy, settings, progress)
+
+
+def analyse_proxy(
+    proxy: Proxy, settings: TsdsSettings, progress: Progress = _SILENT
+) -> TsdsAnalysis:
+    """Values the points of a proxy's game by TS-DShapley, and chooses how many to keep.
+
+    Args:
+        proxy: The game and its features.
+        settings: Sampling and stopping.
+        progress: Hears of permutations.
+
+    Raises:
+        ValuationError: a number is not finite.
+    """
+    game = proxy.game
     result = ts_dshapley(game, settings, progress)
     optimal = optimal_subset(game, result)
     at_all, at_none = optimal.pooled_curve["utility"].iloc[[0, -1]]
     return TsdsAnalysis(
-        projection=projection,
-        ridge=ridge,
+        projection=proxy.projection,
+        ridge=proxy.ridge,
         game=game,
         result=result,
         optimal=optimal,

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,6 @@ import pandas as pd
 from lipo_cli.errors import ValuationError
 from lipo_cli.valuation.arrays import FloatArray, IntArray, finite_vector, order_best_first
 from lipo_cli.valuation.game import RowGame
-from lipo_cli.valuation.tsds import TsdsResult
 
 CURVE_COLUMNS = (
     "n_removed",
@@ -34,6 +34,18 @@ CURVE_COLUMNS = (
     "gain_over_none",
     "gain_over_none_error",
 )
+
+
+class FoldedValues(Protocol):
+    """Values whose parts by fold of the validation rows are known, whatever method gave them."""
+
+    @property
+    def values(self) -> FloatArray:
+        """[n] values, positive where a point helps."""
+
+    @property
+    def fold_values(self) -> FloatArray:
+        """[n, F] the parts of the values by fold of the game; they sum to `values`."""
 
 
 @dataclass(frozen=True)
@@ -192,12 +204,12 @@ def peak_of(curve: pd.DataFrame) -> int:
     return int(curve["n_kept"].to_numpy()[by_kept[_most_at_peak(utility[by_kept])]])
 
 
-def optimal_subset(game: RowGame, result: TsdsResult) -> OptimalSubset:
+def optimal_subset(game: RowGame, result: FoldedValues) -> OptimalSubset:
     """Chooses how many points to keep on held-out folds, then keeps those of the highest values.
 
     Args:
-        game: The game that the values come from.
-        result: Its values, by fold.
+        game: The game that judges how many to keep.
+        result: Values by the game's folds: its own, or those of another method.
 
     Raises:
         ValuationError: the values do not belong to the game, or it has fewer than two folds.

@@ -81,7 +81,8 @@ class RidgeGame:
         self._fold_weights = np.zeros((m, n_folds))
         self._fold_weights[np.arange(m), self._fold_of] = 1.0 / m
         self._squares = np.empty((n + 1, m))
-        self._path = make_path(*_conditioned_on_base(data, self.ridge))
+        self._conditioned = _conditioned_on_base(data, self.ridge)
+        self._path = make_path(*self._conditioned)
 
     @classmethod
     def on_top_of(
@@ -191,6 +192,27 @@ class RidgeGame:
             ValuationError: a player is unknown or named twice.
         """
         return self._squared(permutation).copy()
+
+    def leave_one_out(self) -> FloatArray:
+        """Returns [m, n]: how much row v's squared error grows without player i, in closed form.
+
+        The mean over rows is U(all) - U(all but i).
+
+        Removing row i of a ridge fit moves its weights by -A^-1 z_i r_i / (1 - h_i), with the
+        residual r_i, the leverage h_i = z_i^T A^-1 z_i and A = Z^T Z + lambda I (Cook & Weisberg
+        1982).
+        """
+        players, labels, rows, base_errors = self._conditioned
+        system = players.T @ players
+        system.flat[:: len(system) + 1] += 1.0  # the penalty, conditioned on the base
+        factor = cholesky(system, lower=True)
+        solved = cho_solve((factor, True), players.T)  # [d, n]
+        weights = solved @ labels
+        leverage = np.einsum("nd,dn->n", players, solved)
+        scale = (labels - players @ weights) / (1 - leverage)
+        errors = base_errors - rows @ weights
+        without = errors[:, None] + (rows @ solved) * scale
+        return np.asarray(without**2 - errors[:, None] ** 2)
 
     def utility(self, subset: Sequence[int] | IntArray) -> float:
         """Returns U(subset) by a direct least-squares refit: the slow truth, for checks.

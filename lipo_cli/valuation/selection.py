@@ -5,9 +5,12 @@
 | `none` | no point (the control) |
 | `all` | every point (the control) |
 | `random:k=K` | K points drawn at random, seeded (the control) |
-| `tsds`, `tsds:optimal` | as many of the highest values as the cross-fitted removal curve says |
-| `tsds:positive`, `tsds:positive=Z` | value > 0, or value - Z standard errors > 0 |
-| `tsds:top=K`, `tsds:bottom=K` | the K highest or lowest values |
+| `M`, `M:optimal` | as many of the highest values as the cross-fitted removal curve says |
+| `M:positive`, `M:positive=Z` | value > 0, or value - Z standard errors > 0 |
+| `M:top=K`, `M:bottom=K` | the K highest or lowest values |
+
+M is the method that values the points: `tsds` (TS-DShapley), `influence` (influence functions),
+`knn` (KNN-Shapley), `loo` (leave-one-out on the ridge proxy).
 """
 
 from __future__ import annotations
@@ -20,13 +23,14 @@ from typing import Literal, Protocol
 import numpy as np
 
 from lipo_cli.errors import SettingsError, ValuationError
+from lipo_cli.settings import SCORING_METHODS, ScoringMethod
 from lipo_cli.valuation.arrays import FloatArray, IntArray, finite_vector, order_best_first, ranks
 
 Rule = Literal["none", "all", "random", "optimal", "positive", "top", "bottom"]
 
 FORMS = (
     "none, all, random:k=K, tsds, tsds:optimal, tsds:positive, tsds:positive=Z, "
-    "tsds:top=K, tsds:bottom=K"
+    "tsds:top=K, tsds:bottom=K; influence, knn or loo in the place of tsds"
 )
 """The valid forms, as error messages and help pages name them."""
 
@@ -84,11 +88,13 @@ class Selection:
         rule: What is taken.
         count: K of `random`, `top` and `bottom`.
         z: Standard errors that `positive` subtracts from a value first.
+        method: What values the points; without a meaning for `none`, `all` and `random`.
     """
 
     rule: Rule
     count: int | None = None
     z: float = 0.0
+    method: ScoringMethod = "tsds"
 
     def __str__(self) -> str:
         match self.rule:
@@ -97,11 +103,12 @@ class Selection:
             case "random":
                 return f"random:k={self.count}"
             case "positive":
-                return "tsds:positive" if self.z == 0 else f"tsds:positive={self.z:g}"
+                rule = "positive" if self.z == 0 else f"positive={self.z:g}"
             case "optimal":
-                return "tsds:optimal"
+                rule = "optimal"
             case _:
-                return f"tsds:{self.rule}={self.count}"
+                rule = f"{self.rule}={self.count}"
+        return f"{self.method}:{rule}"
 
     @property
     def needs_scores(self) -> bool:
@@ -202,15 +209,16 @@ def parse_selection(text: str) -> Selection:
         return Selection("none" if method == "none" else "all")
     if method == "random" and rule == "k":
         return Selection("random", count=_count(text, number))
-    if method == "tsds":
+    valued = next((known for known in SCORING_METHODS if known == method), None)
+    if valued is not None:
         if rule in (None, "optimal") and number is None:
-            return Selection("optimal")
+            return Selection("optimal", method=valued)
         if rule == "positive":
-            return Selection("positive", z=_threshold(text, number))
+            return Selection("positive", z=_threshold(text, number), method=valued)
         if rule == "top":
-            return Selection("top", count=_count(text, number))
+            return Selection("top", count=_count(text, number), method=valued)
         if rule == "bottom":
-            return Selection("bottom", count=_count(text, number))
+            return Selection("bottom", count=_count(text, number), method=valued)
     raise _malformed(text, "is no selection")
 
 

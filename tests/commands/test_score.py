@@ -117,3 +117,45 @@ def test_numbers_that_make_no_sense(
 ) -> None:
     assert main([*command, *flags]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "said"),
+    [
+        ("influence", ["--solver", "lissa", "--damping", "0.1"], "residual"),
+        ("influence", ["--parameters", "head"], "n_parameters"),
+        ("knn", ["--neighbours", "3"], "neighbours"),
+        ("loo", [], "proxy_val_rmse_all"),
+    ],
+)
+def test_every_method_scores_selects_and_is_found_again(
+    command: list[str],
+    method: str,
+    more: list[str],
+    said: str,
+    store_root: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    asked = [*command, "--method", method, *more, "--json"]
+    assert main([*asked, "--out", str(tmp_path / "values")]) == 0
+    first = read_json(capsys)
+    assert first["method"] == method
+    assert first[said] > 0
+    assert all(point["standard_error"] > 0 for point in first["values"])
+    assert main(asked) == 0
+    assert read_json(capsys) == first
+    assert score_runs(store_root) == 1
+    assert main(["select", str(tmp_path / "values"), "-s", f"{method}:top=3", "--json"]) == 0
+    highest = [point["row"] for point in first["values"] if point["rank"] <= 3]
+    assert sorted(read_json(capsys)["rows"]) == sorted(highest)
+    assert main(["select", str(tmp_path / "values"), "-s", "tsds:top=3"]) == 2
+    assert f"write {method}:top=3" in capsys.readouterr().err
+
+
+def test_a_table_without_room_for_exact_algebra_is_one_line(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*command, "-m", "influence", "--solver", "exact", "--table-gib", "1e-9"]
+    assert main(asked) == 6
+    assert "--solver lissa or cg" in capsys.readouterr().err

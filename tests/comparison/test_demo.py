@@ -25,12 +25,11 @@ def test_tsds_tells_wrong_labels_and_beats_taking_all(store: Store) -> None:
     )
     prepared = prepare(settings.data)
     result = compare(settings, prepared, MlflowLedger(store, "demo"), Listener())
-    assert result.scored is not None
-    assert "corrupted" not in result.scored.table.columns
+    assert "corrupted" not in result.scored["tsds"].table.columns
     wrong = prepared.dataset.known_corruption
     assert wrong is not None
     wrong = wrong[prepared.require_pool().positions]
     assert 100 < wrong.sum() < 140
-    assert roc_auc_score(wrong, -result.scored.table["value"]) >= 0.85
+    assert roc_auc_score(wrong, -result.scored["tsds"].table["value"]) >= 0.85
     rmse = {cell.selection: cell.test_rmse for cell in result.cells}
     assert rmse["tsds"] < rmse["all"]  # type: ignore[operator]  # both are finished

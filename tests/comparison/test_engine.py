@@ -156,9 +156,7 @@ def test_test_labels_decide_nothing(world: World, store: Store, tmp_path: Path) 
     assert not any(cell.reused for cell in second.cells)
     assert [c.val_rmse for c in second.cells] == [c.val_rmse for c in first.cells]
     assert [c.test_rmse for c in second.cells] != [c.test_rmse for c in first.cells]
-    assert first.scored is not None
-    assert second.scored is not None
-    pd.testing.assert_frame_equal(first.scored.table, second.scored.table)
+    pd.testing.assert_frame_equal(first.scored["tsds"].table, second.scored["tsds"].table)
 
 
 def test_secondary_molecules_of_validation_and_test_are_not_scored(
@@ -284,3 +282,20 @@ def test_a_cell_cut_off_under_one_spelling_goes_on_under_another(
     assert ("tsds:optimal", 1) not in listener.heard
     whole = run(settings, open_store(tmp_path / "other"))
     assert table(resumed) == table(whole)
+
+
+def test_selections_of_several_methods_are_each_chosen_by_their_own_values(
+    world: World, store: Store
+) -> None:
+    asked = world.settings(selections=("tsds:top=4", "influence:top=4", "knn:bottom=4"))
+    result = run(asked, store)
+    assert list(result.scored) == ["tsds", "influence", "knn"]
+    for name in asked.selections:
+        method, rule = name.split(":")
+        ranks = result.scored[method].table["rank"].to_numpy()  # type: ignore[index]
+        chosen = ranks <= 4 if rule == "top=4" else ranks > len(ranks) - 4
+        assert result.chosen[name].tolist() == np.flatnonzero(chosen).tolist()
+    assert {c.selection for c in result.cells} == {
+        *("none", "all", "random:k=4"),
+        *asked.selections,
+    }

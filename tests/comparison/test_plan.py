@@ -29,25 +29,28 @@ def test_controls_come_first_and_are_added_once():
 
 def test_without_controls_only_what_was_asked():
     plan = plan_of(selections=("tsds",), peft=("lora",), controls=False)
-    assert names(plan.with_random_controls(SCORES, 10)) == ["tsds"]
+    assert names(plan.with_random_controls({"tsds": SCORES}, 10)) == ["tsds"]
 
 
 def test_a_random_control_for_every_size_of_a_scored_selection():
     plan = plan_of(selections=("tsds", "tsds:top=3", "tsds:bottom=3"), peft=("lora",))
-    assert names(plan.with_random_controls(SCORES, 10))[-2:] == ["random:k=3", "random:k=4"]
+    assert names(plan.with_random_controls({"tsds": SCORES}, 10))[-2:] == [
+        "random:k=3",
+        "random:k=4",
+    ]
 
 
 def test_no_random_control_of_nothing_or_of_everything():
     nothing = PointScores(np.linspace(-1, -2, 10), np.full(10, 0.01), n_optimal=0)
     plan = plan_of(selections=("tsds",), peft=("lora",))
-    assert names(plan.with_random_controls(nothing, 10)) == ["none", "all", "tsds"]
+    assert names(plan.with_random_controls({"tsds": nothing}, 10)) == ["none", "all", "tsds"]
     everything = PointScores(np.linspace(2, 1, 10), np.full(10, 0.01), n_optimal=10)
-    assert names(plan.with_random_controls(everything, 10)) == ["none", "all", "tsds"]
+    assert names(plan.with_random_controls({"tsds": everything}, 10)) == ["none", "all", "tsds"]
 
 
 def test_a_random_control_that_was_asked_for_is_not_doubled():
     plan = plan_of(selections=("tsds", "random:k=4"), peft=("lora",))
-    assert names(plan.with_random_controls(SCORES, 10)).count("random:k=4") == 1
+    assert names(plan.with_random_controls({"tsds": SCORES}, 10)).count("random:k=4") == 1
 
 
 def test_every_pair_has_one_seed_before_any_has_two():
@@ -58,7 +61,7 @@ def test_every_pair_has_one_seed_before_any_has_two():
 
 def test_the_expected_number_counts_the_random_controls_to_come():
     plan = plan_of(selections=("tsds", "tsds:top=3"), peft=("lora", "ia3"), seeds=2)
-    assert plan.n_expected(10) == len(plan.with_random_controls(SCORES, 10).cells())
+    assert plan.n_expected(10) == len(plan.with_random_controls({"tsds": SCORES}, 10).cells())
 
 
 def test_random_choices_differ_by_seed_and_repeat_by_seed():

@@ -231,3 +231,16 @@ def test_shapes_that_disagree_are_refused():
         RidgeGame.from_empty(p.players_z[:0], p.players_y[:0], p.val_z, p.val_y, 1.0, 0.0)
     with pytest.raises(ValuationError, match="folds"):
         p.on_top(n_folds=21)
+
+
+@pytest.mark.parametrize("base", [True, False])
+@pytest.mark.parametrize("d", [3, 12])
+def test_leave_one_out_in_closed_form_equals_refits(d, base):
+    problem = ridge_problem(n_players=7, d=d)
+    game = problem.on_top() if base else problem.from_empty()
+    by_row = game.leave_one_out()
+    everyone = tuple(range(7))
+    for i in range(7):
+        without = tuple(j for j in everyone if j != i)
+        expected = game.utility(everyone) - game.utility(without)
+        assert by_row[:, i].mean() == pytest.approx(expected, abs=1e-10)

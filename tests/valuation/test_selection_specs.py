@@ -32,6 +32,9 @@ def take(text, scores=SCORES, n=5, seed=0):
         ("tsds:top=5", [0, 1, 2, 3, 4]),
         ("tsds:bottom=2", [1, 4]),
         (" TSDS:Top=3 ", [0, 2, 3]),
+        ("influence", [2, 3]),
+        ("knn:top=1", [2]),
+        ("loo:positive=2", [2, 3]),
     ],
 )
 def test_the_points_that_a_selection_takes(text, expected):

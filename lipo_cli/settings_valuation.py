@@ -1,0 +1,89 @@
+"""The settings of what gives points their values."""
+
+from __future__ import annotations
+
+from typing import Literal, Self, get_args
+
+from pydantic import Field, model_validator
+
+from lipo_cli.settings_base import Seed, Settings
+
+ScoringMethod = Literal["tsds", "influence", "knn", "loo"]
+SCORING_METHODS: tuple[ScoringMethod, ...] = get_args(ScoringMethod)
+
+
+class TsdsSettings(Settings):
+    """TS-DShapley on a ridge proxy (Schoch et al. 2023)."""
+
+    game: Literal["secondary", "empty"] = "secondary"
+    """`secondary`: players are the secondary points on top of the primary train set (game A);
+    `empty`: chains over subsets from the empty set (game B, the paper's)."""
+    components: int = Field(default=100, ge=1)
+    """Principal components of the embeddings, fitted on primary train."""
+    ridge: float | None = Field(default=None, gt=0)
+    """Ridge penalty; None: chosen once by cross-validation on primary train."""
+    relative_error: float = Field(default=0.1, gt=0)
+    """Stop when the median standard error is below this share of the values' spread."""
+    min_permutations: int = Field(default=200, ge=4)
+    max_permutations: int = Field(default=20_000, ge=4)
+    subset_fraction: tuple[float, float] = (0.25, 0.5)
+    """Game `empty`: sizes of the random subsets, as shares of all players."""
+    folds: int = Field(default=5, ge=2)
+    """Validation folds: the removal curve is read on rows that did not set the order."""
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _ranges_are_in_order(self) -> Self:
+        low, high = self.subset_fraction
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"subset_fraction ({low}, {high}) must be two shares, 0 < a <= b <= 1")
+        if self.min_permutations > self.max_permutations:
+            raise ValueError(
+                f"min_permutations {self.min_permutations} is above max_permutations "
+                f"{self.max_permutations}"
+            )
+        return self
+
+
+class InfluenceSettings(Settings):
+    """Influence functions (Koh & Liang 2017) on the fitted regressor."""
+
+    part: Literal["all", "head", "output"] = "all"
+    """Parameters that may move: all that were trained, the regression head, its last map."""
+    curvature: Literal["gauss-newton", "hessian"] = "gauss-newton"
+    solver: Literal["auto", "exact", "cg", "lissa"] = "auto"
+    """`auto`: exact where the gradients fit `table_gib`, else LiSSA over batches."""
+    damping: float = Field(default=0.01, gt=0)
+    """lambda, as a share of the curvature's largest eigenvalue."""
+    tolerance: float = Field(default=1e-3, gt=0, lt=1)
+    """Relative residual at which a solver stops."""
+    curvature_rows: int | None = Field(default=None, ge=2)
+    """Measure the curvature on this many train molecules, drawn at random; None: on all."""
+    batch_size: int = Field(default=32, ge=1)
+    """Molecules per product of a stochastic series."""
+    table_gib: float = Field(default=6.0, gt=0)
+    """Disk that the gradients of all molecules may take, for exact algebra in their span."""
+    seed: Seed = 0
+
+
+class KnnSettings(Settings):
+    """KNN-Shapley (Jia et al. 2019) on the proxy's features."""
+
+    neighbours: int = Field(default=5, ge=1)
+
+
+class ValuationSettings(Settings):
+    """How points are valued; every method's settings under its name."""
+
+    tsds: TsdsSettings = TsdsSettings()
+    """The proxy and its folds count for every method: they say how many points to keep."""
+    influence: InfluenceSettings = InfluenceSettings()
+    knn: KnnSettings = KnnSettings()
+
+    def of(self, method: ScoringMethod) -> ValuationSettings:
+        """Returns just what decides the values of a method: the others' settings at defaults."""
+        return ValuationSettings(
+            tsds=self.tsds,
+            influence=self.influence if method == "influence" else InfluenceSettings(),
+            knn=self.knn if method == "knn" else KnnSettings(),
+        )

@@ -1,0 +1,234 @@
+"""Gradients of a regressor's output, molecule by molecule, without one backward pass for each.
+
+With squared error everything that influence functions ask of a molecule is its residual and the
+gradient of its prediction: grad L = 2 (f - y) grad f. Per-molecule gradients come from
+`torch.func` (vmap over grad); a product with one direction from a single forward-mode pass.
+Everything is computed in float32, dropout off. Where only the head counts, molecules are embedded
+once and the head alone is differentiated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jvp, vjp, vmap
+
+from lipo_cli.errors import ValuationError
+from lipo_cli.model.batches import batches_in_order, collate
+from lipo_cli.model.regressor import Regressor
+from lipo_cli.progress import Progress, SilentProgress
+
+Call = Callable[..., Tensor]
+Part = Literal["all", "head", "output"]
+"""Which parameters count: all that were trained, the regression head, its last linear map."""
+Parameters = dict[str, Tensor]
+_AT_ONCE = 32
+_EMBEDDED_AT_ONCE = 512
+_SILENT = SilentProgress()
+
+
+class OutputGradients:
+    """Gradients of a fitted regressor's predictions by its trained parameters.
+
+    Directions and gradients are flat vectors [P], in the order of `names`; predictions are in raw
+    label units.
+
+    Args:
+        regressor: A fitted regressor.
+        part: Which of its trained parameters.
+
+    Attributes:
+        names: The parameters, in their order in a flat vector.
+        n_parameters: P.
+        dtype: Of parameters, gradients and predictions: float32, unless the model is cast.
+    """
+
+    def __init__(self, regressor: Regressor, part: Part = "all") -> None:
+        self._regressor = regressor
+        self._on_embeddings = part != "all"
+        self._model: nn.Module = regressor.head() if self._on_embeddings else regressor.model
+        self._point: Parameters = {
+            name: parameter.detach()
+            for name, parameter in self._model.named_parameters()
+            if parameter.requires_grad and (part != "output" or name.startswith("out_proj."))
+        }
+        if not self._point:
+            raise ValuationError(f"nothing of this model's '{part}' is trained")
+        self.names = tuple(self._point)
+        self.dtype = next(iter(self._point.values())).dtype
+        self.n_parameters = sum(tensor.numel() for tensor in self._point.values())
+
+    def predictions(self, smiles: Sequence[str], progress: Progress = _SILENT) -> Tensor:
+        """Returns [n] predictions in float32, as the gradients see them."""
+        found = torch.empty(len(smiles), dtype=self.dtype)
+        with torch.inference_mode():
+            for positions, output in self._batches(smiles, progress):
+                found[positions] = output(self._point).cpu()
+        return found
+
+    def jacobian(
+        self, smiles: Sequence[str], progress: Progress = _SILENT
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yields positions [b], predictions [b] and gradients [b, P] of molecules of like length.
+
+        One pass of vmap over reverse-mode differentiation per batch.
+        """
+
+        def one(point: Parameters, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+            value = self._call(point, *[each[None] for each in inputs])[0]
+            return value, value.detach()
+
+        for positions, inputs in self._inputs(smiles):
+            axes = (None, *[0] * len(inputs))
+            by_molecule = vmap(grad(one, has_aux=True), in_dims=axes)
+            try:
+                rows, values = by_molecule(self._point, *inputs)
+            except RuntimeError as error:
+                if "vmap" not in str(error):
+                    raise
+                # Some encoders of transformers look at the mask's content: one by one, then.
+                rows, values = _one_by_one(grad(one, has_aux=True), self._point, inputs)
+            flat = torch.cat([rows[name].flatten(1) for name in self.names], dim=1)
+            progress.advance(len(positions))
+            yield positions, values.detach().cpu(), flat.detach().cpu()
+
+    def along(
+        self, smiles: Sequence[str], direction: Tensor, progress: Progress = _SILENT
+    ) -> tuple[Tensor, Tensor]:
+        """Returns predictions [n] and their derivatives along a direction [P], both [n].
+
+        One forward-mode pass: no gradient of any molecule is ever held.
+        """
+        tangent = self._unflat(direction)
+        values, slopes = torch.empty(2, len(smiles), dtype=self.dtype).unbind()
+        for positions, output in self._batches(smiles, progress):
+            value, slope = _pushed(output, self._point, tangent)
+            values[positions], slopes[positions] = value.detach().cpu(), slope.detach().cpu()
+        return values, slopes
+
+    def weighted(
+        self, smiles: Sequence[str], weights: Tensor, progress: Progress = _SILENT
+    ) -> Tensor:
+        """Returns sum_i w_i grad f_i [P] for weights [n]: one backward pass per batch."""
+        total = torch.zeros(self.n_parameters, dtype=self.dtype)
+        for positions, output in self._batches(smiles, progress):
+            total += self._flat(_pulled(output, self._point, weights[positions]))
+        return total
+
+    def gauss_newton(self, smiles: Sequence[str], direction: Tensor) -> Tensor:
+        """Returns 2/n sum_i grad f_i (grad f_i . v) [P] for one batch of molecules and v [P]."""
+        return self._mean_product(smiles, direction, self._gauss_newton)
+
+    def hessian(self, smiles: Sequence[str], labels: Tensor, direction: Tensor) -> Tensor:
+        """Returns the Hessian of 1/n sum_i (f_i - y_i)^2 times v [P]: forward over reverse."""
+
+        def product(
+            positions: Tensor, output: Callable[[Parameters], Tensor], tangent: Parameters
+        ) -> Parameters:
+            measured = labels[positions].to(self._regressor.device)
+
+            def loss(point: Parameters) -> Tensor:
+                return (output(point) - measured).square().sum()
+
+            _, found = _pushed(grad(loss), self._point, tangent)
+            return dict(found)
+
+        return self._mean_product(smiles, direction, product)
+
+    def _gauss_newton(
+        self, _: Tensor, output: Callable[[Parameters], Tensor], tangent: Parameters
+    ) -> Parameters:
+        _, slopes = _pushed(output, self._point, tangent)
+        return _pulled(output, self._point, 2 * slopes)
+
+    def _mean_product(
+        self,
+        smiles: Sequence[str],
+        direction: Tensor,
+        product: Callable[[Tensor, Callable[[Parameters], Tensor], Parameters], Parameters],
+    ) -> Tensor:
+        tangent, total = self._unflat(direction), torch.zeros(self.n_parameters, dtype=self.dtype)
+        for positions, output in self._batches(smiles):
+            total += self._flat(product(positions, output, tangent))
+        return total / len(smiles)
+
+    def _batches(
+        self, smiles: Sequence[str], progress: Progress = _SILENT
+    ) -> Iterator[tuple[Tensor, Callable[[Parameters], Tensor]]]:
+        """Yields positions and the batch's predictions [b] as a function of the parameters."""
+        for positions, inputs in self._inputs(smiles):
+            yield positions, partial(_at, self._call, inputs)
+            progress.advance(len(positions))
+
+    def _inputs(self, smiles: Sequence[str]) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+        """Yields positions and what the differentiated module reads of a batch."""
+        regressor = self._regressor
+        regressor.model.eval()
+        if self._on_embeddings:
+            for start in range(0, len(smiles), _EMBEDDED_AT_ONCE):
+                rows = regressor.embed(smiles[start : start + _EMBEDDED_AT_ONCE])
+                positions = torch.arange(start, start + len(rows))
+                yield positions, (torch.from_numpy(rows).to(regressor.device, self.dtype),)
+            return
+        ids = regressor.encode(smiles).ids
+        for places in batches_in_order([len(row) for row in ids], _AT_ONCE):
+            batch = collate([ids[i] for i in places], regressor.pad_id, regressor.device)
+            yield torch.from_numpy(np.asarray(places)), (batch.input_ids, batch.attention_mask)
+
+    def _call(self, point: Parameters, *inputs: Tensor) -> Tensor:
+        """Returns predictions [b] in raw label units."""
+        if self._on_embeddings:
+            values: Tensor = functional_call(self._model, point, inputs)
+        else:
+            arguments = dict(zip(("input_ids", "attention_mask"), inputs, strict=True))
+            values = functional_call(self._model, point, kwargs=arguments).logits
+        return values[:, 0]
+
+    def _flat(self, tensors: Parameters) -> Tensor:
+        return torch.cat([tensors[name].detach().flatten() for name in self.names]).cpu()
+
+    def _unflat(self, vector: Tensor) -> Parameters:
+        sizes = [self._point[name].numel() for name in self.names]
+        parts = vector.to(self._regressor.device, self.dtype).split(sizes)
+        return {
+            name: part.view_as(self._point[name])
+            for name, part in zip(self.names, parts, strict=True)
+        }
+
+
+def _at(call: Call, inputs: tuple[Tensor, ...], point: Parameters) -> Tensor:
+    """Returns a batch's predictions [b] at a point of parameter space."""
+    return call(point, *inputs)
+
+
+def _pushed(
+    function: Callable[[Parameters], Any], point: Parameters, tangent: Parameters
+) -> tuple[Any, Any]:
+    """Returns a function's value and its derivative along a tangent."""
+    found: Any = jvp(function, (point,), (tangent,))  # the stubs know of a third item, not asked
+    return found[0], found[1]
+
+
+def _pulled(
+    output: Callable[[Parameters], Tensor], point: Parameters, weights: Tensor
+) -> Parameters:
+    """Returns the gradient of the weighted sum of a batch's predictions."""
+    value, pull = vjp(output, point)  # type: ignore[misc]
+    (found,) = pull(weights.to(value))
+    return dict(found)
+
+
+def _one_by_one(
+    gradient: Callable[..., tuple[Parameters, Tensor]],
+    point: Parameters,
+    inputs: tuple[Tensor, ...],
+) -> tuple[Parameters, Tensor]:
+    """Returns gradients [b, ...] by name and predictions [b] of a batch."""
+    found = [gradient(point, *row) for row in zip(*inputs, strict=True)]
+    rows = {name: torch.stack([each[name] for each, _ in found]) for name in point}
+    return rows, torch.stack([value for _, value in found])

@@ -1,0 +1,143 @@
+"""Gradients of a regressor's output against plain backward passes, for every method and part."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lipo_cli.errors import ValuationError
+from lipo_cli.model.batches import collate
+from lipo_cli.model.regressor import Regressor
+from lipo_cli.settings import PEFT_METHODS
+from lipo_cli.valuation.gradient_table import GradientTable
+from lipo_cli.valuation.gradients import OutputGradients
+from tests.fixtures.encoders import tiny_roberta
+from tests.fixtures.models import LABELS, SMILES, disturb, tiny_checkpoint, tiny_regressor
+
+MOLECULES = list(SMILES)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("tiny"))
+
+
+def fitted(checkpoint: Path, peft) -> Regressor:
+    regressor = tiny_regressor(checkpoint, peft)
+    disturb(regressor)
+    regressor.model.eval()
+    return regressor
+
+
+def by_backward(regressor: Regressor, names: tuple[str, ...], inside: str) -> torch.Tensor:
+    """Returns [n, P] gradients by one backward pass for each molecule."""
+    parameters = dict(regressor.model.named_parameters())
+    rows = []
+    for ids in regressor.encode(MOLECULES).ids:
+        batch = collate([ids], regressor.pad_id)
+        regressor.model.zero_grad()
+        output = regressor.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+        output.logits[0, 0].backward()
+        wanted = [parameters[inside + name] for name in names]
+        rows.append(
+            torch.cat(
+                [
+                    torch.zeros(p.numel()) if p.grad is None else p.grad.flatten().clone()
+                    for p in wanted
+                ]
+            )
+        )
+    return torch.stack(rows)
+
+
+def jacobian(gradients: OutputGradients) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns [n] predictions and [n, P] gradients in the order of the molecules."""
+    values = torch.empty(len(MOLECULES))
+    rows = torch.empty(len(MOLECULES), gradients.n_parameters)
+    for positions, predicted, found in gradients.jacobian(MOLECULES):
+        values[positions], rows[positions] = predicted, found
+    return values, rows
+
+
+@pytest.mark.parametrize("peft", PEFT_METHODS)
+@pytest.mark.parametrize("part", ["all", "head", "output"])
+def test_products_and_gradients_equal_one_backward_per_molecule(checkpoint, peft, part):
+    regressor = fitted(checkpoint, peft)
+    gradients = OutputGradients(regressor, part)
+    head = next(n for n, m in regressor.model.named_modules() if m is regressor.head())
+    truth = by_backward(regressor, gradients.names, "" if part == "all" else f"{head}.")
+    values, rows = jacobian(gradients)
+    np.testing.assert_allclose(values, regressor.predict(MOLECULES), rtol=0, atol=1e-5)
+    scale = float(truth.abs().max())
+    assert float((rows - truth).abs().max()) < 1e-5 * scale
+    v = torch.randn(gradients.n_parameters, generator=torch.Generator().manual_seed(0))
+    predicted, slopes = gradients.along(MOLECULES, v)
+    np.testing.assert_allclose(predicted, values, atol=1e-5)
+    size = float(truth.norm(dim=1).max() * v.norm())
+    assert float((slopes - truth @ v).abs().max()) < 1e-5 * size
+    weights = torch.linspace(-1, 1, len(MOLECULES))
+    pulled = gradients.weighted(MOLECULES, weights)
+    assert float((pulled - truth.T @ weights).abs().max()) < 1e-4 * scale
+    product = gradients.gauss_newton(MOLECULES, v)
+    expected = 2 / len(MOLECULES) * truth.T @ (truth @ v)
+    assert float((product - expected).norm()) < 1e-4 * float(expected.norm())
+
+
+def test_the_hessian_is_the_derivative_of_the_gradient(checkpoint):
+    # In float64, by a step too small to cross one of the random features' many kinks.
+    regressor = fitted(checkpoint, "full")
+    regressor.model.double()
+    gradients = OutputGradients(regressor)
+    labels = torch.from_numpy(LABELS)
+    generator = torch.Generator().manual_seed(0)
+    shape = (2, gradients.n_parameters)
+    u, v = torch.randn(shape, generator=generator, dtype=torch.float64)
+    v /= v.norm()
+    of_u, of_v = (gradients.hessian(MOLECULES, labels, w) for w in (u, v))
+    assert float(v @ of_u) == pytest.approx(float(u @ of_v), rel=1e-9)  # symmetric
+
+    parameters = [p for p in regressor.model.parameters() if p.requires_grad]
+    point = [p.detach().clone() for p in parameters]
+    steps = v.split([p.numel() for p in parameters])
+
+    def gradient_at(t: float) -> torch.Tensor:
+        for p, origin, step in zip(parameters, point, steps, strict=True):
+            p.data = origin + t * step.view_as(p)
+        shifted = OutputGradients(regressor)
+        predicted = shifted.predictions(MOLECULES)
+        return shifted.weighted(MOLECULES, 2 * (predicted - labels) / len(MOLECULES))
+
+    step = 1e-7
+    numeric = (gradient_at(step) - gradient_at(-step)) / (2 * step)
+    assert float((numeric - of_v).norm()) < 1e-4 * float(of_v.norm())
+
+
+def test_another_encoder_of_transformers_has_gradients_too(tmp_path):
+    regressor = fitted(tiny_roberta(tmp_path / "roberta"), "full")
+    gradients = OutputGradients(regressor)
+    truth = by_backward(regressor, gradients.names, "")
+    _, rows = jacobian(gradients)
+    assert float((rows - truth).abs().max()) < 1e-4 * float(truth.abs().max())
+
+
+@pytest.mark.parametrize("n_parameters", [5, 400])
+def test_coordinates_keep_every_inner_product(tmp_path, n_parameters):
+    rows = np.random.default_rng(0).normal(size=(30, n_parameters)).astype(np.float32)
+    rows[7] = rows[3]  # the same molecule twice spans no new direction
+    table = GradientTable(tmp_path / "rows.npy", 30, n_parameters)
+    block = (torch.arange(30), torch.arange(30.0), torch.from_numpy(rows))
+    assert table.fill(0, [block], 30).tolist() == list(range(30))
+    found = table.coordinates()
+    assert found.shape[1] <= 30
+    exact = rows.astype(np.float64) @ rows.astype(np.float64).T
+    np.testing.assert_allclose(found @ found.T, exact, rtol=1e-5, atol=1e-3)
+
+
+def test_a_gradient_that_is_no_number_is_refused(tmp_path):
+    table = GradientTable(tmp_path / "rows.npy", 1, 2)
+    block = (torch.tensor([0]), torch.tensor([1.0]), torch.tensor([[1.0, float("nan")]]))
+    with pytest.raises(ValuationError, match="not finite"):
+        table.fill(0, [block], 1)

@@ -1,0 +1,210 @@
+"""Influence against closed forms, refits, and itself by other solvers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from lipo_cli.errors import ValuationError
+from lipo_cli.settings import InfluenceSettings
+from lipo_cli.valuation.curvature import RowCurvature
+from lipo_cli.valuation.gradients import OutputGradients
+from lipo_cli.valuation.influence import Molecules, influence
+from lipo_cli.valuation.solvers import exact
+from tests.fixtures.models import (
+    assembled_molecules,
+    disturb,
+    tiny_checkpoint,
+    tiny_regressor,
+)
+
+N, M, POOL = 40, 20, 15
+
+
+@pytest.fixture(scope="module")
+def regressor(tmp_path_factory):
+    # Few parameters: the truth inverts a dense matrix of them.
+    found = tiny_regressor(tiny_checkpoint(tmp_path_factory.mktemp("tiny")), "ia3")
+    disturb(found)
+    found.model.double().eval()
+    return found
+
+
+def molecules() -> tuple[Molecules, Molecules, Molecules]:
+    """Returns primary train, target rows and points."""
+    smiles, labels = assembled_molecules()
+    order = np.random.default_rng(0).permutation(len(smiles))
+    parts = np.split(order[: N + M + POOL], [N, N + M])
+    return tuple(Molecules([smiles[i] for i in part], labels[part]) for part in parts)
+
+
+FOLDS = np.arange(M) % 4
+
+
+def rows_and_errors(gradients: OutputGradients, part: Molecules):
+    """Returns gradients [n, P] and residuals [n] as NumPy arrays."""
+    rows = np.empty((len(part), gradients.n_parameters))
+    values = np.empty(len(part))
+    for positions, predicted, found in gradients.jacobian(part.smiles):
+        rows[positions], values[positions] = found, predicted
+    return rows, values - part.labels
+
+
+def by_definition(gradients: OutputGradients, share: float) -> np.ndarray:
+    """Returns the values by the formula, with a dense inverse in float64."""
+    train, target, points = molecules()
+    (x, _), (t, t_error), (z, z_error) = (
+        rows_and_errors(gradients, part) for part in (train, target, points)
+    )
+    h = 2 / N * x.T @ x
+    damped = h + share * np.linalg.eigvalsh(h)[-1] * np.eye(len(h))
+    of_target = (2 * t_error[:, None] * t).mean(axis=0)
+    return (2 * z_error[:, None] * z) @ np.linalg.inv(damped) @ of_target / N
+
+
+def valued(gradients: OutputGradients, **settings):
+    return influence(gradients, *molecules(), InfluenceSettings(**settings), fold_of=FOLDS)
+
+
+@pytest.mark.parametrize("part", ["all", "head", "output"])
+@pytest.mark.parametrize("solver", ["auto", "exact", "cg", "lissa"])
+def test_values_follow_the_definition(regressor, part, solver):
+    gradients = OutputGradients(regressor, part)
+    found = valued(gradients, solver=solver, damping=0.05, tolerance=1e-6)
+    truth = by_definition(gradients, 0.05)
+    assert np.abs(found.values - truth).max() < 1e-3 * np.abs(truth).max()
+    assert found.agreement == pytest.approx(1, abs=0.01)
+    np.testing.assert_allclose(found.fold_values.sum(axis=1), truth, rtol=1e-3, atol=1e-4)
+    assert found.solver == ("exact" if solver == "auto" else solver)
+    assert "products" in found.sentence()
+
+
+@pytest.mark.parametrize("solver", ["cg", "lissa"])
+@pytest.mark.parametrize("curvature", ["gauss-newton", "hessian"])
+def test_without_a_table_the_same_values_come_from_products(regressor, solver, curvature):
+    gradients = OutputGradients(regressor, "output")  # linear: the Hessian is Gauss-Newton's
+    found = valued(
+        gradients,
+        solver=solver,
+        curvature=curvature,
+        damping=0.2,
+        tolerance=1e-3,
+        table_gib=1e-9,
+        batch_size=20,
+    )
+    truth = by_definition(gradients, 0.2)
+    assert found.agreement is None
+    if solver == "cg":
+        assert np.abs(found.values - truth).max() < 0.03 * np.abs(truth).max()
+    assert spearmanr(found.values, truth).statistic > 0.95
+    assert (found.standard_error > 0).all()
+
+
+def test_all_parameters_without_a_table(regressor):
+    gradients = OutputGradients(regressor)
+    found = valued(gradients, solver="cg", damping=0.3, tolerance=1e-3, table_gib=1e-9)
+    truth = by_definition(gradients, 0.3)
+    assert np.abs(found.values - truth).max() < 0.1 * np.abs(truth).max()
+
+
+def test_the_exact_solver_without_room_says_what_to_do(regressor):
+    with pytest.raises(ValuationError, match="GiB of gradients") as caught:
+        valued(OutputGradients(regressor), solver="exact", table_gib=1e-9)
+    assert "--solver lissa" in str(caught.value)
+
+
+def test_fewer_curvature_rows_are_drawn_by_the_seed(regressor):
+    gradients = OutputGradients(regressor, "output")
+    first, again, other = (
+        valued(gradients, curvature_rows=20, seed=seed).values for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_the_standard_error_is_that_of_a_mean_over_target_rows(regressor):
+    gradients = OutputGradients(regressor, "output")
+    train, target, points = molecules()
+    by_row = []
+    for i in range(M):
+        one = Molecules([target.smiles[i]] * 2, np.repeat(target.labels[i], 2))
+        settings = InfluenceSettings(damping=0.05)
+        by_row.append(
+            influence(gradients, train, one, points, settings, fold_of=np.array([0, 1])).values
+        )
+    rows = np.array(by_row)
+    found = valued(gradients, damping=0.05)
+    np.testing.assert_allclose(found.values, rows.mean(axis=0), rtol=1e-6, atol=1e-9)
+    expected = rows.std(axis=0, ddof=1) / np.sqrt(M)
+    np.testing.assert_allclose(found.standard_error, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_on_a_ridge_fit_influence_over_one_plus_leverage_is_the_exact_change():
+    rng = np.random.default_rng(0)
+    x, z = rng.normal(size=(50, 6)), rng.normal(size=(8, 6))
+    y, label = rng.normal(size=50), rng.normal(size=8)
+    damping = 0.03
+    penalty = 50 * damping / 2
+    system = x.T @ x + penalty * np.eye(6)
+    w = np.linalg.solve(system, x.T @ y)
+    curvature = RowCurvature(torch.from_numpy(x))
+    for i in range(8):
+        gradient = 2 * (z[i] @ w - label[i]) * z[i]
+        step = -exact(curvature, torch.from_numpy(gradient)[:, None], damping).x[:, 0] / 50
+        leverage = z[i] @ np.linalg.solve(system, z[i])
+        joined = np.linalg.solve(system + np.outer(z[i], z[i]), x.T @ y + label[i] * z[i])
+        np.testing.assert_allclose(step.numpy() / (1 + leverage), joined - w, rtol=0, atol=1e-10)
+    for i in range(5):  # and taking a train row away: over one minus its leverage
+        gradient = 2 * (x[i] @ w - y[i]) * x[i]
+        step = exact(curvature, torch.from_numpy(gradient)[:, None], damping).x[:, 0] / 50
+        leverage = x[i] @ np.linalg.solve(system, x[i])
+        left = np.linalg.solve(system - np.outer(x[i], x[i]), x.T @ y - y[i] * x[i])
+        np.testing.assert_allclose(step.numpy() / (1 - leverage), left - w, rtol=0, atol=1e-10)
+
+
+def test_values_rank_points_as_refits_of_the_last_layer_do(regressor):
+    """Sign and order against the truth: the target loss after refitting with each point."""
+    gradients = OutputGradients(regressor, "output")
+    train, target, points = molecules()
+    (x, x_error), (t, t_error), (z, z_error) = (
+        rows_and_errors(gradients, part) for part in (train, target, points)
+    )
+    share = 0.05
+    penalty = N / 2 * share * np.linalg.eigvalsh(2 / N * x.T @ x)[-1]
+
+    def step_to_optimum(rows: np.ndarray, errors: np.ndarray) -> np.ndarray:
+        """Returns the ridge step away from the present weights."""
+        return np.linalg.solve(rows.T @ rows + penalty * np.eye(rows.shape[1]), -rows.T @ errors)
+
+    # The last layer at its optimum, as influence takes the network to be at its own; the truth then
+    # is the target loss after one more point has joined and the layer has been solved anew.
+    at = step_to_optimum(x, x_error)
+    x_error, t_error, z_error = x_error + x @ at, t_error + t @ at, z_error + z @ at
+
+    def loss_with(rows: np.ndarray, errors: np.ndarray) -> float:
+        # The penalty is on the whole step from the start, of which `at` is made already.
+        system = rows.T @ rows + penalty * np.eye(rows.shape[1])
+        step = np.linalg.solve(system, -rows.T @ errors - penalty * at)
+        return float(np.mean((t_error + t @ step) ** 2))
+
+    base = loss_with(x, x_error)
+    truth = [
+        base - loss_with(np.vstack([x, z[i]]), np.append(x_error, z_error[i])) for i in range(POOL)
+    ]
+    out_proj = regressor.head().out_proj
+    moved = [out_proj.get_parameter(name.split(".")[-1]) for name in gradients.names]
+    ends = np.cumsum([p.numel() for p in moved])
+    saved = [p.detach().clone() for p in moved]
+    with torch.no_grad():
+        for parameter, step in zip(moved, np.split(at, ends[:-1]), strict=True):
+            parameter.add_(torch.from_numpy(step).view_as(parameter))
+    try:
+        found = valued(OutputGradients(regressor, "output"), damping=share)
+    finally:
+        with torch.no_grad():
+            for parameter, before in zip(moved, saved, strict=True):
+                parameter.copy_(before)
+    assert spearmanr(found.values, truth).statistic > 0.95
+    assert np.mean(np.sign(found.values) == np.sign(truth)) > 0.9
