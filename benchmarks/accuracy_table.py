@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from lipo_cli.comparison.uncertainty import calibration_of, measured_numbers
 from lipo_cli.model.calibration import Calibration
 from lipo_cli.model.ensemble import spread
+from lipo_cli.model.enumeration import view_weights
 
 Floats = NDArray[np.float64]
 N_DRAWS = 2000
@@ -80,11 +81,10 @@ def rows_of(runs: Sequence[Run], members: int, views: int) -> list[Row]:
 
 
 def _row(runs: Sequence[Run], members: int, views: int) -> Row:
-    single = [_predictions(run.rows, run.views[:, :views]) for run in runs]
+    single = [_predictions([run], views) for run in runs]
     numbers = [_numbers(frame, None) for frame in single]
-    columns = [run.views[:, :views] for run in runs]
     together = [
-        _predictions(runs[0].rows, np.concatenate(columns[i : i + members], axis=1))
+        _predictions(runs[i : i + members], views)
         for i in range(0, len(runs) - members + 1, members)
     ]
     return Row(
@@ -103,13 +103,21 @@ def _row(runs: Sequence[Run], members: int, views: int) -> Row:
     )
 
 
-def _predictions(rows: pd.DataFrame, views: Floats) -> pd.DataFrame:
-    """Returns the mean and the spread of predictions [n, k] beside what was measured."""
+def _predictions(runs: Sequence[Run], n_views: int) -> pd.DataFrame:
+    """Returns the mean and the spread of some models' predictions beside what was measured.
+
+    A model's SMILES weigh as the product weighs them; the peer has one.
+    """
+    rows = runs[0].rows
+    own = [run.views[:, :n_views] for run in runs]
+    randomise = [run.about.get("settings", {}).get("randomise", 1.0) for run in runs]
+    means = [v @ view_weights(n_views, share) for v, share in zip(own, randomise, strict=True)]
+    views = np.concatenate(own, axis=1)
     return pd.DataFrame(
         {
             "part": rows["split"],
             "measured": rows["label"],
-            "predicted": views.mean(axis=1),
+            "predicted": np.mean(means, axis=0),
             "spread": spread(views),
         }
     )

@@ -120,7 +120,8 @@ class TrainingSettings(Settings):
     averaging: float = Field(default=0.99, ge=0, lt=1)
     """Decay of the moving average of the weights, which is what is validated and kept; 0: none."""
     tta: int = Field(default=1, ge=1, le=100)
-    """SMILES of a molecule whose predictions are averaged, its canonical one among them."""
+    """SMILES of a molecule whose predictions are averaged; the canonical one weighs as it did in
+    training (`randomise`)."""
     patience: int = Field(default=5, ge=1)
     min_delta: float = Field(default=0.001, ge=0)
     max_length: int = Field(default=202, ge=8)

@@ -62,7 +62,7 @@ Tta = Annotated[
     typer.Option(
         "--tta",
         metavar="K",
-        help="SMILES of a molecule averaged at prediction. (default: 1)",
+        help="SMILES of a molecule averaged at prediction, weighted as in training. (default: 1)",
         rich_help_panel=_PANEL,
     ),
 ]

