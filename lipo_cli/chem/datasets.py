@@ -51,6 +51,12 @@ class Dataset:
     primary: MoleculeTable
     secondary: MoleculeTable | None
 
+    def label_name(self) -> str:
+        """Returns what the labels are, for the axes of figures."""
+        if self.name in ("lipophilicity", "demo"):
+            return "logD"
+        return self.primary.label_column or "label"
+
     @property
     def known_corruption(self) -> npt.NDArray[np.bool_] | None:
         """Which secondary rows are known to be wrong, shape [n]; None where nobody knows.

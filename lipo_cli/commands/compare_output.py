@@ -199,6 +199,4 @@ def write_result(result: Comparison, settings: CompareSettings, folder: Path) ->
         inside = folder / "values" / method
         paths += write_values(inside, scored.table, scored.curve)
         paths.append(write_source(inside, result.prepared.require_pool().table, method))
-    label = result.prepared.dataset.primary.label_column or "label"
-    unit = "logD" if result.prepared.dataset.name in ("lipophilicity", "demo") else label
-    return paths + draw_all(result, folder / "figures", unit)
+    return paths + draw_all(result, folder / "figures", result.prepared.dataset.label_name())

@@ -204,6 +204,7 @@ def _run(
     if out is not None:
         write_values(out, scored.table, scored.curve)
         write_source(out, prepared.require_pool().table, scored.method)
+        _copy_figures(scored, out)
         say(f"values: {out}")
     if as_json:
         emit_json(_as_dict(settings, prepared, scored))
@@ -214,6 +215,22 @@ def _run(
         stdout.print(f"{title} values", style="bold")
         stdout.print(part[columns].to_string(index=False, float_format="%.4g"), markup=False)
     stdout.print(scored.sentence, markup=False)
+
+
+def _copy_figures(scored: Scored, out: Path) -> None:
+    """Puts the figures of the scoring's record beside its values."""
+    import shutil
+
+    from lipo_cli.comparison.score_figures import SCORE_FIGURES
+    from lipo_cli.errors import TrackingError
+
+    for name in SCORE_FIGURES:
+        if scored.record is None:
+            return
+        try:
+            shutil.copy(scored.record.artifact(f"figures/{name}.png"), out / f"{name}.png")
+        except TrackingError:  # not every method has every figure
+            continue
 
 
 def _as_dict(settings: ScoreSettings, prepared: Prepared, scored: Scored) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +17,7 @@ from lipo_cli.comparison.cells import CellResult, cell_fingerprint, log_inputs, 
 from lipo_cli.comparison.ledger import Finished, Ledger, code_version
 from lipo_cli.comparison.plan import Cell, ScoresByMethod, make_plan
 from lipo_cli.comparison.prepare import Prepared, digest
+from lipo_cli.comparison.score_figures import draw_scores
 from lipo_cli.comparison.scoring import Scored, score_pool
 from lipo_cli.comparison.summary import (
     Overlap,
@@ -283,7 +284,10 @@ def scores_of(
         with tempfile.TemporaryDirectory() as scratch:
             for path in write_values(Path(scratch), scored.table, scored.curve):
                 record.file(path, "values")
-    return scored
+            label = prepared.dataset.label_name()
+            for path in draw_scores(scored, Path(scratch) / "figures", label):
+                record.figure(path)
+    return replace(scored, record=ledger.find(fingerprint))
 
 
 def _scored_from(method: ScoringMethod, found: Finished) -> Scored:
@@ -302,6 +306,7 @@ def _scored_from(method: ScoringMethod, found: Finished) -> Scored:
         sentence=found.tags.get("optimal", ""),
         reason=found.tags.get("reason", ""),
         converged=bool(found.metrics["converged"]),
+        record=found,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -13,14 +13,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from lipo_cli.comparison.cells import CellResult
-from lipo_cli.comparison.engine import Comparison
 from lipo_cli.comparison.metrics import regression_metrics
 from lipo_cli.comparison.scoring import Scored
 from lipo_cli.settings import ScoringMethod
 
+if TYPE_CHECKING:
+    from lipo_cli.comparison.engine import Comparison
+
 # Okabe and Ito 2008: told apart by colour-blind readers, and in grey by their order of lightness.
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#999999", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -53,7 +55,7 @@ def draw_all(comparison: Comparison, folder: Path, label: str) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     done = [cell for cell in comparison.cells if cell.status == "finished"]
     drawn: list[tuple[str, Figure]] = []
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         if done:
             drawn.append(("rmse_by_cell", rmse_by_cell(done, label)))
             drawn.append(("training_curves", training_curves(done, label)))
@@ -66,6 +68,11 @@ def draw_all(comparison: Comparison, folder: Path, label: str) -> list[Path]:
             ending = "" if len(comparison.scored) == 1 else f"_{method}"
             drawn.append((f"removal_curve{ending}", removal_figure(scored, label)))
             drawn.append((f"values{ending}", values_figure(scored)))
+        return save(drawn, folder)
+
+
+def save(drawn: Sequence[tuple[str, Figure]], folder: Path) -> list[Path]:
+    """Writes figures as PNG files by their names; returns the files."""
     paths = []
     for name, figure in drawn:
         path = folder / f"{name}.png"
@@ -74,7 +81,8 @@ def draw_all(comparison: Comparison, folder: Path, label: str) -> list[Path]:
     return paths
 
 
-def _panels(n: int, width: float, height: float, **kwargs: object) -> tuple[Figure, list[Axes]]:
+def new_panels(n: int, width: float, height: float, **kwargs: object) -> tuple[Figure, list[Axes]]:
+    """Returns a figure and its axes side by side, each of this size in inches."""
     figure = Figure(figsize=(width * n, height), layout="constrained")
     axes = figure.subplots(1, n, squeeze=False, **kwargs)  # type: ignore[call-overload]
     return figure, list(axes[0])
@@ -88,7 +96,7 @@ def rmse_by_cell(cells: Sequence[CellResult], label: str) -> Figure:
     """Draws test RMSE: a dot per seed, a bar at the mean, a line at the control `none`."""
     methods = _distinct([cell.peft for cell in cells])
     names = _distinct([cell.label for cell in cells])
-    figure, panels = _panels(
+    figure, panels = new_panels(
         len(methods), max(3.2, 6.5 / len(methods)), 1.2 + 0.42 * len(names), sharey=True
     )
     for axes, method in zip(panels, methods, strict=True):
@@ -122,7 +130,7 @@ def training_curves(cells: Sequence[CellResult], label: str) -> Figure:
     """Draws validation (solid) and training RMSE (dotted) by epoch, a colour per selection."""
     methods = _distinct([cell.peft for cell in cells])
     names = _distinct([cell.label for cell in cells])
-    figure, panels = _panels(len(methods), max(4.0, 7.0 / len(methods)), 3.8, sharey=True)
+    figure, panels = new_panels(len(methods), max(4.0, 7.0 / len(methods)), 3.8, sharey=True)
     for axes, method in zip(panels, methods, strict=True):
         for cell in cells:
             if cell.peft != method or not cell.history:
@@ -145,7 +153,7 @@ def training_curves(cells: Sequence[CellResult], label: str) -> Figure:
 def training_time(cells: Sequence[CellResult]) -> Figure:
     """Draws the training time of each method: a dot per cell, a bar at the mean."""
     methods = _distinct([cell.peft for cell in cells])
-    figure, (axes,) = _panels(1, 6.0, 1.2 + 0.5 * len(methods))
+    figure, (axes,) = new_panels(1, 6.0, 1.2 + 0.5 * len(methods))
     for place, method in enumerate(methods):
         seconds = [c.seconds for c in cells if c.peft == method and c.seconds is not None]
         axes.barh(place, float(np.mean(seconds)), color=COLOURS[2], alpha=0.35, height=0.6)
@@ -164,7 +172,7 @@ def predicted_vs_measured(cell: CellResult, label: str) -> Figure:
     test = cell.predictions[cell.predictions["part"] == "test"]
     measured, predicted = test["measured"].to_numpy(), test["predicted"].to_numpy()
     numbers = regression_metrics(predicted, measured)
-    figure, (axes,) = _panels(1, 4.8, 4.8)
+    figure, (axes,) = new_panels(1, 4.8, 4.8)
     low = float(min(measured.min(), predicted.min())) - 0.2
     high = float(max(measured.max(), predicted.max())) + 0.2
     axes.plot([low, high], [low, high], color="0.5", lw=1)
@@ -187,7 +195,7 @@ def removal_figure(scored: Scored, label: str) -> Figure:
     removed, error = curve["n_removed"].to_numpy(), -curve["utility"].to_numpy()
     # The error of the difference to keeping all: that of the level is the same molecules' noise.
     spread = curve["gain_over_all_error"].to_numpy()
-    figure, (axes,) = _panels(1, 6.4, 4.0)
+    figure, (axes,) = new_panels(1, 6.4, 4.0)
     axes.fill_between(removed, error - spread, error + spread, color=COLOURS[2], alpha=0.2, lw=0)
     axes.plot(removed, error, color=COLOURS[2])
     kept = scored.scores.n_optimal
@@ -216,7 +224,7 @@ def removal_figure(scored: Scored, label: str) -> Figure:
 def values_figure(scored: Scored) -> Figure:
     """Draws the sorted values with their standard errors, the selected points in colour."""
     table = scored.table.sort_values("rank")
-    figure, (axes,) = _panels(1, 6.4, 4.0)
+    figure, (axes,) = new_panels(1, 6.4, 4.0)
     for taken, colour, name in ((True, COLOURS[2], "kept"), (False, COLOURS[1], "removed")):
         part = table[table["selected"] == taken]
         if len(part) == 0:

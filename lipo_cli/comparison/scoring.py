@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
+from lipo_cli.chem.fingerprints import highest_tanimoto, morgan_bits
+from lipo_cli.comparison.ledger import Finished
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress, SilentProgress
@@ -40,6 +42,10 @@ class Scored:
         sentence: What the removal curve says, in one line.
         reason: Why the sampling stopped, or how the system was solved.
         converged: Whether the standard errors became as small as asked for; True without sampling.
+        points: What is known of the points beside their values, where they were computed now:
+            `model_error` |prediction - label|, `similarity` highest Tanimoto similarity to train.
+        residuals: Of the system that was solved, product by product, where one was.
+        record: The finished record, whose artifacts hold the figures.
     """
 
     method: ScoringMethod
@@ -50,6 +56,9 @@ class Scored:
     sentence: str = ""
     reason: str = ""
     converged: bool = True
+    points: pd.DataFrame = field(default_factory=pd.DataFrame)
+    residuals: tuple[float, ...] = ()
+    record: Finished | None = None
 
 
 def score_pool(
@@ -111,6 +120,20 @@ def score_pool(
         sentence=optimal.sentence(),
         reason=reason,
         converged=converged,
+        points=_known_of_points(regressor, prepared),
+        residuals=valued.residuals if isinstance(valued, InfluenceResult) else (),
+    )
+
+
+def _known_of_points(regressor: Regressor, prepared: Prepared) -> pd.DataFrame:
+    pool = prepared.require_pool().examples
+    return pd.DataFrame(
+        {
+            "model_error": np.abs(regressor.predict(pool.smiles, views=1) - pool.labels),
+            "similarity": highest_tanimoto(
+                morgan_bits(pool.smiles), morgan_bits(prepared.train.smiles)
+            ),
+        }
     )
 
 

@@ -147,6 +147,9 @@ def test_every_method_scores_selects_and_is_found_again(
     assert read_json(capsys) == first
     assert score_runs(store_root) == 1
     assert main(["select", str(tmp_path / "values"), "-s", f"{method}:top=3", "--json"]) == 0
+    drawn = {path.stem for path in (tmp_path / "values").glob("*.png")}
+    assert drawn >= {"values", "removal_curve", "diagnostics", "molecules"}
+    assert ("residuals" in drawn) == ("lissa" in more)
     highest = [point["row"] for point in first["values"] if point["rank"] <= 3]
     assert sorted(read_json(capsys)["rows"]) == sorted(highest)
     assert main(["select", str(tmp_path / "values"), "-s", "tsds:top=3"]) == 2
