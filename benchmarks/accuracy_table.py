@@ -111,14 +111,14 @@ def _predictions(runs: Sequence[Run], n_views: int) -> pd.DataFrame:
     rows = runs[0].rows
     own = [run.views[:, :n_views] for run in runs]
     randomise = [run.about.get("settings", {}).get("randomise", 1.0) for run in runs]
-    means = [v @ view_weights(n_views, share) for v, share in zip(own, randomise, strict=True)]
+    weights = np.concatenate([view_weights(n_views, share) for share in randomise]) / len(runs)
     views = np.concatenate(own, axis=1)
     return pd.DataFrame(
         {
             "part": rows["split"],
             "measured": rows["label"],
-            "predicted": np.mean(means, axis=0),
-            "spread": spread(views),
+            "predicted": views @ weights,
+            "spread": spread(views, weights),
         }
     )
 

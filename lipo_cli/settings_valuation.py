@@ -59,10 +59,10 @@ class InfluenceSettings(Settings):
     """Relative residual at which a solver stops."""
     curvature_rows: int | None = Field(default=None, ge=2)
     """Measure the curvature on this many train molecules, drawn at random; None: on all."""
-    batch_size: int = Field(default=32, ge=1)
-    """Molecules per product of a stochastic series."""
+    molecules_per_product: int = Field(default=32, ge=1)
+    """Of a stochastic series."""
     table_gib: float = Field(default=6.0, gt=0)
-    """Disk that the gradients of all molecules may take, for exact algebra in their span."""
+    """Disk for the gradients of all molecules, and memory for algebra in their span."""
     seed: Seed = 0
 
 
@@ -70,6 +70,9 @@ class KnnSettings(Settings):
     """KNN-Shapley (Jia et al. 2019) on the proxy's features."""
 
     neighbours: int = Field(default=5, ge=1)
+
+
+_DEFAULT = TsdsSettings().model_dump()
 
 
 class ValuationSettings(Settings):
@@ -82,8 +85,10 @@ class ValuationSettings(Settings):
 
     def of(self, method: ScoringMethod) -> ValuationSettings:
         """Returns just what decides the values of a method: the others' settings at defaults."""
+        sampling = ("relative_error", "min_permutations", "max_permutations", "subset_fraction")
+        unread = {} if method == "tsds" else {name: _DEFAULT[name] for name in sampling}
         return ValuationSettings(
-            tsds=self.tsds,
+            tsds=self.tsds.model_copy(update=unread),
             influence=self.influence if method == "influence" else InfluenceSettings(),
             knn=self.knn if method == "knn" else KnnSettings(),
         )

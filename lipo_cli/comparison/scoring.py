@@ -41,7 +41,7 @@ class Scored:
         figures: Numbers about the computation (permutations, ridge, relative error, ...).
         sentence: What the removal curve says, in one line.
         reason: Why the sampling stopped, or how the system was solved.
-        converged: Whether the standard errors became as small as asked for; True without sampling.
+        converged: Whether standard errors, or the residual of a system, became small enough.
         points: What is known of the points beside their values, where they were computed now:
             `model_error` |prediction - label|, `similarity` highest Tanimoto similarity to train.
         residuals: Of the system that was solved, product by product, where one was.
@@ -96,7 +96,8 @@ def score_pool(
         valued, figures, reason = _closed_form(
             method, regressor, prepared, proxy, settings, listener
         )
-        optimal, converged = optimal_subset(proxy.game, valued), True
+        optimal = optimal_subset(proxy.game, valued)
+        converged = valued.converged if isinstance(valued, InfluenceResult) else True
     scores = PointScores(valued.values, valued.standard_error, optimal.n_kept)
     at_all, at_none = optimal.pooled_curve["utility"].iloc[[0, -1]]
     return Scored(
@@ -171,7 +172,7 @@ def _closed_form(
     settings: ValuationSettings,
     listener: Progress,
 ) -> tuple[RowValues | InfluenceResult, dict[str, float], str]:
-    """Returns values, numbers and a sentence of a method that samples nothing to converge."""
+    """Returns values, numbers and a sentence of a method that draws no permutations."""
     if method == "loo":
         return leave_one_out_values(proxy), {}, "closed form on the ridge proxy"
     if method == "knn":

@@ -35,7 +35,7 @@ def predict_parts(model: Regressor | Ensemble, prepared: Prepared) -> pd.DataFra
                     "smiles": examples.smiles,
                     "measured": examples.labels,
                     "predicted": model.average(views),
-                    "spread": spread(views),
+                    "spread": spread(views, model.weights(views.shape[1])),
                 }
             )
         )

@@ -52,9 +52,12 @@ class Ensemble:
 
     def average(self, views: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns the mean [n] over members of each one's own average of views [n, members * k]."""
-        parts = np.split(views, len(self.members), axis=1)
-        found = [m.average(part) for m, part in zip(self.members, parts, strict=True)]
-        return np.asarray(np.mean(found, axis=0))
+        return views @ self.weights(views.shape[1])
+
+    def weights(self, count: int) -> NDArray[np.float64]:
+        """Returns the weights [count] of members * k predictions in their average."""
+        n = len(self.members)
+        return np.concatenate([member.weights(count // n) / n for member in self.members])
 
     def predict_views(
         self, smiles: Sequence[str], *, batch_size: int | None = None, views: int | None = None
@@ -120,12 +123,22 @@ def load_predictor(
     return Regressor.load(folder, base=base, device=device)
 
 
-def spread(views: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the standard deviation [n] over the columns of views [n, k]; zeros where k is 1."""
-    if views.shape[1] < 2:
+def spread(
+    views: NDArray[np.float64], weights: NDArray[np.float64] | None = None
+) -> NDArray[np.float64]:
+    """Returns the standard deviation [n] of views [n, k] around their average; zeros where k is 1.
+
+    Args:
+        views: Predictions of members and SMILES.
+        weights: [k] those of the average; None: equal ones. The variance is the unbiased one,
+            sum w (v - mean)^2 / (1 - sum w^2).
+    """
+    k = views.shape[1]
+    w = np.full(k, 1 / k) if weights is None else weights
+    if k < 2:
         return np.zeros(len(views))
-    found: NDArray[np.float64] = views.std(axis=1, ddof=1)
-    return found
+    centred = views - (views @ w)[:, None]
+    return np.asarray(np.sqrt(centred**2 @ w / (1 - np.sum(w**2))))
 
 
 def calibration_of(model: Regressor | Ensemble) -> Calibration:
@@ -158,6 +171,6 @@ def predict_with_interval(
     """
     calibration = calibration_of(model)
     predicted = model.predict_views(smiles, views=views)
-    mean, sd = model.average(predicted), spread(predicted)
+    mean, sd = model.average(predicted), spread(predicted, model.weights(predicted.shape[1]))
     low, high = calibration.interval(mean, sd)
     return np.stack([mean, sd, low, high], axis=1)

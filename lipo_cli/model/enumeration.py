@@ -18,14 +18,13 @@ from lipo_cli.chem.molecules import randomised_smiles
 def view_weights(count: int, randomise: float) -> NDArray[np.float64]:
     """Returns the weights [count] of a molecule's given SMILES and of `count` - 1 random ones.
 
-    They are those of training, where a share `randomise` of the molecules was written at random: a
-    network that saw the given form half the time is wrong more often on other forms (RMSE 0.610 on
-    Lipophilicity's development rows against 0.616 with equal weights and 0.632 with the given one
-    alone). Never less than an equal share for the given one.
+    They are those of training, where a share `randomise` of the molecules was written at random
+    (docs/benchmarks.md, Averaging over SMILES). The given one has never less than an equal share,
+    and just that where training saw no random SMILES: who averages then wants the usual mean.
     """
     if count == 1:
         return np.ones(1)
-    given = max(1 - randomise, 1 / count)
+    given = max(1 - randomise, 1 / count) if randomise > 0 else 1 / count
     return np.array([given, *[(1 - given) / (count - 1)] * (count - 1)])
 
 

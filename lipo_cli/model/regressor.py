@@ -170,7 +170,11 @@ class Regressor:
 
     def average(self, views: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns the mean [n] of predictions of several SMILES [n, k], weighted as in training."""
-        return views @ view_weights(views.shape[1], self.settings.randomise)
+        return views @ self.weights(views.shape[1])
+
+    def weights(self, count: int) -> NDArray[np.float64]:
+        """Returns the weights [count] of a molecule's SMILES in its average."""
+        return view_weights(count, self.settings.randomise)
 
     def predict_views(
         self, smiles: Sequence[str], *, batch_size: int | None = None, views: int | None = None

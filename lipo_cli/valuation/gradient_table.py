@@ -7,6 +7,9 @@ span, so that after one Gram matrix the exact same numbers follow from M x M ari
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,7 +25,7 @@ from lipo_cli.valuation.arrays import FloatArray
 
 _COLUMN_BYTES = 256 * 2**20
 """Of the table, read at a time."""
-_NEGLIGIBLE = 1e-10
+_NEGLIGIBLE = 1e-7
 """Directions that carry less than this share of the largest are rounding (float32 gradients)."""
 
 
@@ -39,14 +42,21 @@ class GradientTable:
     """
 
     def __init__(self, file: Path, n_rows: int, n_parameters: int) -> None:
+        size = 4 * n_rows * n_parameters
         try:
-            self._rows: NDArray[np.float32] = np.lib.format.open_memmap(
-                file, mode="w+", dtype=np.float32, shape=(n_rows, n_parameters)
-            )
+            # A sparse file would be made on a full disk too, and writing to it kill the process.
+            with file.open("wb") as stream:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(stream.fileno(), 0, size)
+                elif shutil.disk_usage(file.parent).free < size:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                else:
+                    stream.truncate(size)
+            shape = (n_rows, n_parameters)
+            self._rows: NDArray[np.float32] = np.memmap(file, np.float32, "r+", shape=shape)
         except OSError as error:
             raise ValuationError(
-                f"{n_rows * n_parameters * 4 / 2**30:.1f} GiB of gradients cannot be kept: "
-                f"{error.strerror}",
+                f"{size / 2**30:.1f} GiB of gradients cannot be kept: {error.strerror}",
                 where=file.parent,
                 hint="free space, or set TMPDIR to another disk",
             ) from None

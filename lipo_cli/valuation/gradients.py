@@ -3,8 +3,9 @@
 With squared error everything that influence functions ask of a molecule is its residual and the
 gradient of its prediction: grad L = 2 (f - y) grad f. Per-molecule gradients come from
 `torch.func` (vmap over grad); a product with one direction from a single forward-mode pass.
-Everything is computed in float32, dropout off. Where only the head counts, molecules are embedded
-once and the head alone is differentiated.
+Dropout is off. Everything is computed in the parameters' own precision, float32; where only the
+head counts, molecules are embedded once, as they are for prediction, and the head alone is
+differentiated.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lipo_cli.errors import ValuationError
 from lipo_cli.model.batches import batches_in_order, collate
@@ -29,6 +32,9 @@ Part = Literal["all", "head", "output"]
 Parameters = dict[str, Tensor]
 _AT_ONCE = 32
 _EMBEDDED_AT_ONCE = 512
+_JACOBIAN_NUMBERS = 2**25
+_REMEMBERED = 20_000
+"""Embeddings kept: those of a train set, not those of a large pool that is read once."""
 _SILENT = SilentProgress()
 
 
@@ -62,6 +68,9 @@ class OutputGradients:
         self.names = tuple(self._point)
         self.dtype = next(iter(self._point.values())).dtype
         self.n_parameters = sum(tensor.numel() for tensor in self._point.values())
+        self._known: dict[str, NDArray[np.float64]] = {}
+        # Gradients of a batch stay below some hundred MB.
+        self._at_once = max(1, min(_EMBEDDED_AT_ONCE, _JACOBIAN_NUMBERS // self.n_parameters))
 
     def predictions(self, smiles: Sequence[str], progress: Progress = _SILENT) -> Tensor:
         """Returns [n] predictions in float32, as the gradients see them."""
@@ -170,8 +179,8 @@ class OutputGradients:
         regressor = self._regressor
         regressor.model.eval()
         if self._on_embeddings:
-            for start in range(0, len(smiles), _EMBEDDED_AT_ONCE):
-                rows = regressor.embed(smiles[start : start + _EMBEDDED_AT_ONCE])
+            for start in range(0, len(smiles), self._at_once):
+                rows = self._embedded(smiles[start : start + self._at_once])
                 positions = torch.arange(start, start + len(rows))
                 yield positions, (torch.from_numpy(rows).to(regressor.device, self.dtype),)
             return
@@ -180,13 +189,24 @@ class OutputGradients:
             batch = collate([ids[i] for i in places], regressor.pad_id, regressor.device)
             yield torch.from_numpy(np.asarray(places)), (batch.input_ids, batch.attention_mask)
 
+    def _embedded(self, smiles: Sequence[str]) -> NDArray[np.float64]:
+        """Returns embeddings; a solver asks for the same molecules at every product."""
+        new = [text for text in dict.fromkeys(smiles) if text not in self._known]
+        if len(self._known) + len(new) > _REMEMBERED:
+            return self._regressor.embed(smiles)
+        for text, row in zip(new, self._regressor.embed(new), strict=True):
+            self._known[text] = row
+        return np.stack([self._known[text] for text in smiles])
+
     def _call(self, point: Parameters, *inputs: Tensor) -> Tensor:
         """Returns predictions [b] in raw label units."""
         if self._on_embeddings:
             values: Tensor = functional_call(self._model, point, inputs)
         else:
             arguments = dict(zip(("input_ids", "attention_mask"), inputs, strict=True))
-            values = functional_call(self._model, point, kwargs=arguments).logits
+            # Fused attention of other encoders knows no forward mode.
+            with sdpa_kernel(SDPBackend.MATH):
+                values = functional_call(self._model, point, kwargs=arguments).logits
         return values[:, 0]
 
     def _flat(self, tensors: Parameters) -> Tensor:

@@ -26,6 +26,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy.stats import spearmanr
+from scipy.stats import t as student
 from torch import Tensor
 
 from lipo_cli.errors import ValuationError
@@ -40,6 +41,8 @@ from lipo_cli.valuation.solvers import Solution, conjugate_gradient, exact
 from lipo_cli.valuation.spectrum import largest_eigenvalue, power_iteration
 
 _SILENT = SilentProgress()
+STOCHASTIC_RESIDUAL = 0.1
+"""What a series over batches may leave: its noise hardly changes ranks (tested), more would."""
 _PROBE = 256
 """Molecules whose curvature stands for that of all, where lambda_max is wanted for the damping."""
 
@@ -68,7 +71,11 @@ class InfluenceResult:
         largest: The largest eigenvalue of H.
         iterations: Products with H.
         residuals: Of the system, on the way.
-        agreement: Rank correlation with the values of another solver; None where none was run.
+        agreement: Rank correlation with the values of another solver; None where none was run or
+            it did not get there.
+        converged: Whether the residual is as small as asked for; of a stochastic series, which
+            ends in noise, below `STOCHASTIC_RESIDUAL`.
+        freedom: Degrees of freedom of the standard errors: target rows, or folds, less one.
         n_parameters: P.
         n_curvature: Molecules that H was measured on.
     """
@@ -82,21 +89,26 @@ class InfluenceResult:
     iterations: int
     residuals: tuple[float, ...]
     agreement: float | None
+    converged: bool
+    freedom: int
     n_parameters: int
     n_curvature: int
 
     def sentence(self) -> str:
         """Returns how it was computed and how far the values can be told from nothing."""
-        told = int((np.abs(self.values) > 2 * self.standard_error).sum())
+        limit = float(student.ppf(0.975, self.freedom))
+        told = int((np.abs(self.values) > limit * self.standard_error).sum())
         text = (
             f"{self.solver} on {self.n_parameters:,} parameters, {self.iterations:,} products, "
             f"residual {self.residuals[-1]:.2g}, damping {self.damping:.3g} "
-            f"(largest eigenvalue {self.largest:.3g}); {told} of {len(self.values)} values are "
-            "two standard errors from zero"
+            f"(largest eigenvalue {self.largest:.3g}); {told} of {len(self.values)} values differ "
+            "from zero at 5 %"
         )
         expected = math.ceil(0.05 * len(self.values))
         if told <= 2 * expected:
             text += f", and chance alone gives {expected}: these scores cannot be told from zero"
+        if not self.converged:
+            text += "; the system is not solved well: raise --damping, or take --solver cg"
         return text
 
 
@@ -135,16 +147,19 @@ def influence(
         chosen = np.sort(rng.choice(len(train), settings.curvature_rows, replace=False))
     curved = Molecules([train.smiles[i] for i in chosen.tolist()], train.labels[chosen])
     n_rows = len(curved) + len(target) + len(points)
-    size = 4 * n_rows * min(gradients.n_parameters, 10**12) / 2**30
-    fits = size <= settings.table_gib and settings.curvature == "gauss-newton"
+    size = 4 * n_rows * gradients.n_parameters / 2**30
+    # In memory there are some float64 matrices of the rows by what they span.
+    algebra = 4 * 8 * n_rows * min(n_rows, gradients.n_parameters) / 2**30
+    room = max(size, algebra) <= settings.table_gib
+    fits = room and settings.curvature == "gauss-newton"
     if fits:
         return _in_their_span(
             gradients, curved, target, points, len(train), settings, fold_of, progress
         )
     if settings.solver == "exact":
         raise ValuationError(
-            f"the exact solver needs a table of {size:.1f} GiB of gradients and the Gauss-Newton "
-            "curvature",
+            f"the exact solver needs the Gauss-Newton curvature and {max(size, algebra):.1f} GiB "
+            f"of gradients (allowed: {settings.table_gib:g})",
             hint="take --solver lissa or cg, --parameters head, or fewer --curvature-rows",
         )
     return _matrix_free(gradients, curved, target, points, len(train), settings, fold_of, progress)
@@ -180,11 +195,11 @@ def _in_their_span(
     asked = "exact" if settings.solver == "auto" else settings.solver
     progress.start(f"influence ({asked})", None, "products")
     solution = _solved(asked, curvature, b, damping, settings, progress)
-    other = _solved("cg" if asked != "cg" else "exact", curvature, b, damping, settings, progress)
+    other = _checked("cg" if asked != "cg" else "exact", curvature, b, damping, settings)
     progress.finish()
     weights = 2 * torch.from_numpy(residuals[2]) / n_train
     values = ((point_rows @ solution.x)[:, 0] * weights).numpy()
-    check = ((point_rows @ other.x)[:, 0] * weights).numpy()
+    check = None if other is None else (point_rows @ other)[:, 0] * weights
     # One column per target row, exactly: their spread is the standard error of the mean.
     by_row = (point_rows @ exact(curvature, to_lower.T, damping).x * weights[:, None]).numpy()
     m = len(target)
@@ -199,10 +214,29 @@ def _in_their_span(
         largest=spectrum.largest,
         iterations=solution.iterations,
         residuals=solution.residuals,
-        agreement=float(spearmanr(values, check).statistic),
+        agreement=_agreement(values, check),
+        converged=solution.residual <= settings.tolerance,
+        freedom=m - 1,
         n_parameters=gradients.n_parameters,
         n_curvature=len(train),
     )
+
+
+def _checked(
+    solver: str, curvature: RowCurvature, b: Tensor, damping: float, settings: InfluenceSettings
+) -> Tensor | None:
+    """Returns another solver's solution to compare with; its failure is no failure of ours."""
+    try:
+        return _solved(solver, curvature, b, damping, settings, _SILENT).x
+    except ValuationError:
+        return None
+
+
+def _agreement(values: FloatArray, others: Tensor | None) -> float | None:
+    """Returns the rank correlation of two solvers' values; None where it means nothing."""
+    if others is None or len(values) < 3 or np.ptp(values) == 0 or np.ptp(others.numpy()) == 0:
+        return None
+    return float(spearmanr(values, others.numpy()).statistic)
 
 
 def _solved(
@@ -236,7 +270,7 @@ def _matrix_free(
 ) -> InfluenceResult:
     labels = torch.from_numpy(train.labels)
     curvature = ModelCurvature(
-        gradients, train.smiles, labels, settings.curvature, settings.batch_size
+        gradients, train.smiles, labels, settings.curvature, settings.molecules_per_product
     )
     probed = np.random.default_rng(settings.seed).permutation(len(train))[:_PROBE]
     probe = ModelCurvature(
@@ -289,6 +323,9 @@ def _matrix_free(
         columns.append((2 * residual * slopes.double() / n_train).numpy())
     progress.finish()
     fold_values = np.stack(columns, axis=1)
+    left = max(solution.residual for solution in solutions)
+    # Conjugate gradients in float32 stop by a recurrence that drifts a little.
+    allowed = STOCHASTIC_RESIDUAL if solver == "lissa" else 10 * settings.tolerance
     sizes = np.bincount(fold_of, minlength=n_folds) / m
     means = fold_values / sizes  # what each fold alone would say
     error_of_mean = means.std(axis=1, ddof=1) / math.sqrt(n_folds)
@@ -300,8 +337,10 @@ def _matrix_free(
         damping=damping,
         largest=spectrum.largest,
         iterations=sum(solution.iterations for solution in solutions),
-        residuals=tuple(max(pair) for pair in zip(*[s.residuals for s in solutions], strict=False)),
+        residuals=(1.0, left),
         agreement=None,
+        converged=left <= allowed,
+        freedom=n_folds - 1,
         n_parameters=gradients.n_parameters,
         n_curvature=len(train),
     )

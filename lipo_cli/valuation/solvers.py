@@ -15,6 +15,8 @@ from lipo_cli.valuation.curvature import Curvature, RowCurvature
 from lipo_cli.valuation.spectrum import HINT
 
 _SILENT = SilentProgress()
+_ROUNDING = 1e-5
+"""A relative residual that arithmetic in float64 may leave."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +51,35 @@ def exact(curvature: RowCurvature, b: Tensor, damping: float) -> Solution:
         curvature: Gradients in memory.
         b: [D, k].
         damping: lambda > 0.
+
+    Raises:
+        ValuationError: the damping is lost in rounding.
     """
     check_damping(damping)
     rows, (n, d) = curvature.rows, curvature.rows.shape
     if n < d:
         gram = rows @ rows.T
         gram.diagonal().add_(n * damping / 2)
-        inner = torch.cholesky_solve(rows @ b, torch.linalg.cholesky(gram))
-        x = (b - rows.T @ inner) / damping
+        x = (b - rows.T @ _solve_positive(gram, rows @ b)) / damping
     else:
         matrix = curvature.matrix().clone()
         matrix.diagonal().add_(damping)
-        x = torch.cholesky_solve(b, torch.linalg.cholesky(matrix))
-    return Solution(x, 1, (residual_of(curvature.apply, x, b, damping),))
+        x = _solve_positive(matrix, b)
+    residual = residual_of(curvature.apply, x, b, damping)
+    if not residual <= _ROUNDING:
+        raise ValuationError(
+            f"the exact solution leaves a residual of {residual:.2g}: the damping {damping:.2g} is "
+            "lost in rounding",
+            hint="raise --damping",
+        )
+    return Solution(x, 1, (residual,))
+
+
+def _solve_positive(matrix: Tensor, b: Tensor) -> Tensor:
+    factor, failed = torch.linalg.cholesky_ex(matrix)
+    if int(failed):
+        raise ValuationError("the damped curvature is not positive in float64", hint=HINT)
+    return torch.cholesky_solve(b, factor)
 
 
 def conjugate_gradient(
@@ -110,6 +128,8 @@ def conjugate_gradient(
         squares = after
         residuals.append(float((squares.sqrt() / size).max()))
         if residuals[-1] <= tolerance:
+            # The recurrence's residual drifts from the true one in float32.
+            residuals[-1] = residual_of(curvature.apply, x, b, damping)
             return Solution(x, i, tuple(residuals))
     raise ValuationError(
         f"conjugate gradients: residual {residuals[-1]:.2g} after {at_most} products, "

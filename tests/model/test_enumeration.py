@@ -59,7 +59,8 @@ def test_the_given_smiles_weighs_what_it_weighed_in_training(count: int, randomi
     weights = view_weights(count, randomise)
     assert len(weights) == count
     assert weights.sum() == pytest.approx(1)
-    assert weights[0] == pytest.approx(1 if count == 1 else max(1 - randomise, 1 / count))
+    least = 1 / count
+    assert weights[0] == pytest.approx(max(1 - randomise, least) if randomise else least)
     assert np.ptp(weights[1:]) == 0 if count > 1 else True
 
 

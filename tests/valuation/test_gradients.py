@@ -121,6 +121,37 @@ def test_another_encoder_of_transformers_has_gradients_too(tmp_path):
     truth = by_backward(regressor, gradients.names, "")
     _, rows = jacobian(gradients)
     assert float((rows - truth).abs().max()) < 1e-4 * float(truth.abs().max())
+    v = torch.randn(gradients.n_parameters, generator=torch.Generator().manual_seed(0))
+    _, slopes = gradients.along(MOLECULES, v)
+    size = float(truth.norm(dim=1).max() * v.norm())
+    assert float((slopes - truth @ v).abs().max()) < 1e-4 * size
+    expected = 2 / len(MOLECULES) * truth.T @ (truth @ v)
+    product = gradients.gauss_newton(MOLECULES, v)
+    assert float((product - expected).norm()) < 1e-3 * float(expected.norm())
+    curved = gradients.hessian(MOLECULES, torch.from_numpy(LABELS).float(), v)
+    assert torch.isfinite(curved).all()
+
+
+def test_the_head_embeds_a_molecule_once(checkpoint, monkeypatch):
+    regressor = fitted(checkpoint, "full")
+    asked: list[str] = []
+    embed = regressor.embed
+    monkeypatch.setattr(regressor, "embed", lambda smiles: asked.extend(smiles) or embed(smiles))
+    gradients = OutputGradients(regressor, "head")
+    v = torch.ones(gradients.n_parameters)
+    for _ in range(3):
+        gradients.gauss_newton(MOLECULES, v)
+    assert sorted(asked) == sorted(MOLECULES)
+
+
+def test_a_table_that_the_disk_cannot_hold_is_one_line(tmp_path, monkeypatch):
+    def full(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    with pytest.raises(ValuationError, match="No space left on device") as caught:
+        GradientTable(tmp_path / "rows.npy", 10, 10)
+    assert "TMPDIR" in str(caught.value)
 
 
 @pytest.mark.parametrize("n_parameters", [5, 400])

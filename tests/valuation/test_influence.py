@@ -11,7 +11,7 @@ from lipo_cli.errors import ValuationError
 from lipo_cli.settings import InfluenceSettings
 from lipo_cli.valuation.curvature import RowCurvature
 from lipo_cli.valuation.gradients import OutputGradients
-from lipo_cli.valuation.influence import Molecules, influence
+from lipo_cli.valuation.influence import InfluenceResult, Molecules, influence
 from lipo_cli.valuation.solvers import exact
 from tests.fixtures.models import (
     assembled_molecules,
@@ -92,7 +92,7 @@ def test_without_a_table_the_same_values_come_from_products(regressor, solver, c
         damping=0.2,
         tolerance=1e-3,
         table_gib=1e-9,
-        batch_size=20,
+        molecules_per_product=20,
     )
     truth = by_definition(gradients, 0.2)
     assert found.agreement is None
@@ -208,3 +208,48 @@ def test_values_rank_points_as_refits_of_the_last_layer_do(regressor):
                 parameter.copy_(before)
     assert spearmanr(found.values, truth).statistic > 0.95
     assert np.mean(np.sign(found.values) == np.sign(truth)) > 0.9
+
+
+@pytest.mark.parametrize("n_folds", [2, 3, 5, 300])
+def test_values_of_pure_noise_are_said_not_to_differ_from_zero(n_folds):
+    """Whatever the degrees of freedom, 5 % of values without content seem to differ."""
+    rng = np.random.default_rng(0)
+    warned, told = 0, []
+    for _ in range(40):
+        folds = rng.normal(size=(300, n_folds))
+        found = InfluenceResult(
+            values=folds.mean(axis=1),
+            standard_error=folds.std(axis=1, ddof=1) / np.sqrt(n_folds),
+            fold_values=folds / n_folds,
+            solver="lissa",
+            damping=1.0,
+            largest=1.0,
+            iterations=1,
+            residuals=(1.0, 0.01),
+            agreement=None,
+            converged=True,
+            freedom=n_folds - 1,
+            n_parameters=1,
+            n_curvature=1,
+        )
+        sentence = found.sentence()
+        told.append(int(sentence.split(" of 300 values")[0].rsplit(" ", 1)[1]))
+        warned += "cannot be told from zero" in sentence
+    assert np.mean(told) / 300 == pytest.approx(0.05, abs=0.01)
+    assert warned == 40
+
+
+def test_the_check_by_another_solver_cannot_undo_an_exact_answer(regressor, monkeypatch):
+    def fails(*_, **__):
+        raise ValuationError("not today")
+
+    monkeypatch.setattr("lipo_cli.valuation.influence.conjugate_gradient", fails)
+    found = valued(OutputGradients(regressor, "output"), damping=0.05)
+    assert found.agreement is None
+    assert np.isfinite(found.values).all()
+
+
+def test_a_damping_below_rounding_is_one_line(regressor):
+    with pytest.raises(ValuationError, match="damp") as caught:
+        valued(OutputGradients(regressor, "head"), solver="exact", damping=1e-22)
+    assert "raise --damping" in str(caught.value)
