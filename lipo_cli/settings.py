@@ -123,8 +123,8 @@ class TrainingSettings(Settings):
     """SMILES of a molecule whose predictions are averaged; the canonical one weighs as it did in
     training (`randomise`)."""
     patience: int = Field(default=20, ge=1)
-    """Epochs without gain before training stops. The default runs the schedule to its end: a stop on
-    a few hundred noisy validation rows, before the rate has fallen, cost up to 0.035 RMSE."""
+    """Epochs without gain before training stops. The default runs the schedule to its end: a few
+    hundred validation rows are too noisy to stop on before the rate has fallen."""
     min_delta: float = Field(default=0.001, ge=0)
     max_length: int = Field(default=202, ge=8)
     lora_rank: int = Field(default=8, ge=1)
@@ -152,6 +152,8 @@ class FinetuneSettings(Settings):
     seed: Seed = 0
     ensemble: int = Field(default=1, ge=1, le=100)
     """Regressors of this many seeds, from `seed` on, that predict together."""
+    kernel: bool = False
+    """Whether a kernel readout of the pretrained encoder predicts with them."""
     experiment: str = "lipo"
 
 

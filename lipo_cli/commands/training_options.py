@@ -37,7 +37,8 @@ Patience = Annotated[
     int | None,
     typer.Option(
         "--patience",
-        help="Epochs without a better validation RMSE before it stops. (default: 20, the whole schedule)",
+        help="Epochs without a better validation RMSE before it stops. (default: 20, the whole "
+        "schedule)",
         rich_help_panel=_PANEL,
     ),
 ]

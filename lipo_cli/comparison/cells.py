@@ -113,7 +113,7 @@ def cell_fingerprint(
         seed=cell.seed,
         dataset=prepared.dataset.name,
         split=prepared.split.name,
-        train=digest(_training_examples(prepared, rows)),
+        train=digest(training_examples(prepared, rows)),
         validation=digest(prepared.validation),
         test=digest(prepared.part("test")),
         base=resolve_base(resolved.model).fingerprint,
@@ -148,7 +148,8 @@ def cell_settings(cell: Cell, prepared: Prepared, training: TrainingSettings) ->
     )
 
 
-def _training_examples(prepared: Prepared, rows: NDArray[np.int64]) -> Examples:
+def training_examples(prepared: Prepared, rows: NDArray[np.int64]) -> Examples:
+    """Returns primary train, joined by the points at these positions of the pool."""
     if len(rows) == 0:
         return prepared.train
     return prepared.train.joined(prepared.require_pool(at_least=1).examples.take(rows))
@@ -197,7 +198,7 @@ def run_cell(
     with ledger.record("cell", cell.name, fingerprint, settings, tags) as record:
         state = ledger.scratch / f"{fingerprint}.pt"
         regressor = Regressor.from_base(cell.peft, cell.training(training), cell.seed)
-        train = _training_examples(prepared, rows)
+        train = training_examples(prepared, rows)
         log_inputs(record, prepared, rows)
         result = fit(
             regressor,

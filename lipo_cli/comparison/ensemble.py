@@ -7,6 +7,7 @@ more run that holds their mean, its intervals and the model to predict with.
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -24,12 +25,14 @@ from lipo_cli.comparison.cells import (
     cell_settings,
     log_inputs,
     run_cell,
+    training_examples,
 )
 from lipo_cli.comparison.ledger import Ledger, Recorder
 from lipo_cli.comparison.plan import Cell
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.uncertainty import calibration_of, measured_numbers, predict_parts
 from lipo_cli.model.ensemble import Ensemble
+from lipo_cli.model.kernel import KernelReadout
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress
 from lipo_cli.settings import Settings, TrainingSettings
@@ -51,6 +54,7 @@ class EnsembleSettings(Settings):
 
     member: CellSettings
     members: int
+    kernel: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,11 +139,24 @@ def combine(
     prepared: Prepared,
     training: TrainingSettings,
     ledger: Ledger,
+    *,
+    kernel: bool = False,
 ) -> EnsembleResult:
-    """Measures the mean of finished cells and keeps it as a model, or finds it."""
+    """Measures the mean of finished cells and keeps it as a model, or finds it.
+
+    Args:
+        cells: Cells that differ by their seed.
+        members: What they came to.
+        rows: Positions in the pool that joined primary train.
+        prepared: Dataset, split and pool.
+        training: How they were fine-tuned.
+        ledger: Where results are kept.
+        kernel: Whether a kernel readout of the pretrained encoder joins.
+    """
     seconds = sum(member.seconds or 0.0 for member in members)
     first = cells[0]
-    settings = EnsembleSettings(member=cell_settings(first, prepared, training), members=len(cells))
+    own = cell_settings(first, prepared, training)
+    settings = EnsembleSettings(member=own, members=len(cells), kernel=kernel)
     parts = [cell_fingerprint(cell, rows, prepared, training) for cell in cells]
     fingerprint = settings.fingerprint(parts=parts)
     if (found := ledger.find(fingerprint)) is not None:
@@ -154,19 +171,31 @@ def combine(
         "scope": prepared.scope(),
         "members": ",".join(str(member.run_id) for member in members),
     }
-    name = f"{first.choice.name} {first.peft} x{len(cells)}"
+    name = f"{first.choice.name} {first.peft} x{len(cells)}{' + kernel' if kernel else ''}"
     with ledger.record("ensemble", name, fingerprint, settings, tags) as record:
         log_inputs(record, prepared, rows)
-        numbers, predictions = _measured(members, prepared, ledger, record)
+        started = time.monotonic()
+        readout = None
+        if kernel:
+            examples = training_examples(prepared, rows)
+            shared = first.training(training)
+            readout = KernelReadout.fit(shared, examples.smiles, examples.labels)
+            seconds += time.monotonic() - started
+        numbers, predictions = _measured(members, readout, prepared, ledger, record)
         record.metrics({**numbers, "seconds": seconds})
         return EnsembleResult(tuple(members), record.run_id, seconds, numbers, predictions)
 
 
 def _measured(
-    members: Sequence[CellResult], prepared: Prepared, ledger: Ledger, record: Recorder
+    members: Sequence[CellResult],
+    readout: KernelReadout | None,
+    prepared: Prepared,
+    ledger: Ledger,
+    record: Recorder,
 ) -> tuple[dict[str, float | None], pd.DataFrame]:
     folders = [ledger.regressor_folder(str(member.run_id)) for member in members]
-    ensemble = Ensemble([Regressor.load(folder) for folder in folders])
+    networks: list[Regressor | KernelReadout] = [Regressor.load(folder) for folder in folders]
+    ensemble = Ensemble(networks + ([readout] if readout is not None else []))
     predictions = predict_parts(ensemble, prepared)
     calibration = calibration_of(predictions)
     numbers = measured_numbers(predictions, calibration)

@@ -1,4 +1,4 @@
-"""Regressors of several seeds that predict together: their mean, and how far they disagree.
+"""Regressors of several seeds, and a kernel readout where asked, that predict together.
 
 Saved as a folder `manifest.json` with the members beside it (`members/0`, `members/1`, ...), each
 the folder of a regressor of its own.
@@ -15,27 +15,45 @@ from numpy.typing import NDArray
 
 from lipo_cli import __version__
 from lipo_cli.errors import ModelError
+from lipo_cli.model import kernel
 from lipo_cli.model.base import sha256_of
 from lipo_cli.model.calibration import Calibration
 from lipo_cli.model.folder import FORMAT, read_json, write_json
+from lipo_cli.model.kernel import KernelReadout
 from lipo_cli.model.regressor import Regressor
 
 KIND = "ensemble"
 _MEMBERS = "members"
 
 
+Member = Regressor | KernelReadout
+KERNEL_SHARE = 1 / 3
+"""What a kernel readout weighs beside networks, however many: between the 1/4 and 1/2 that
+validation of Lipophilicity liked best beside two networks and beside one (docs/benchmarks.md)."""
+
+
 class Ensemble:
-    """Predicts the mean of its members.
+    """Predicts the weighted mean of its members.
+
+    Networks weigh the same. Kernel readouts weigh `KERNEL_SHARE` together where there are networks.
 
     Attributes:
-        members: The regressors.
+        members: The regressors and kernel readouts.
+        shares: Their weights, which sum to 1.
         manifest: What the folder says about itself.
     """
 
-    def __init__(self, members: Sequence[Regressor], about: dict[str, Any] | None = None) -> None:
+    def __init__(self, members: Sequence[Member], about: dict[str, Any] | None = None) -> None:
         if not members:
             raise ValueError("an ensemble needs a member")
         self.members = tuple(members)
+        kernels = sum(isinstance(member, KernelReadout) for member in members)
+        networks = len(members) - kernels
+        share = KERNEL_SHARE if kernels and networks else float(kernels > 0)
+        self.shares = tuple(
+            share / kernels if isinstance(member, KernelReadout) else (1 - share) / networks
+            for member in members
+        )
         self.manifest: dict[str, Any] = {
             "format": FORMAT,
             "lipo": __version__,
@@ -56,8 +74,10 @@ class Ensemble:
 
     def weights(self, count: int) -> NDArray[np.float64]:
         """Returns the weights [count] of members * k predictions in their average."""
-        n = len(self.members)
-        return np.concatenate([member.weights(count // n) / n for member in self.members])
+        k = count // len(self.members)
+        return np.concatenate(
+            [s * m.weights(k) for s, m in zip(self.shares, self.members, strict=True)]
+        )
 
     def predict_views(
         self, smiles: Sequence[str], *, batch_size: int | None = None, views: int | None = None
@@ -94,7 +114,7 @@ class Ensemble:
         sums = manifest.get("members")
         if not isinstance(sums, list) or not sums:
             raise ModelError("the manifest names no members", where=folder / "manifest.json")
-        members = []
+        members: list[Member] = []
         for i, expected in enumerate(sums):
             inside = folder / _MEMBERS / str(i)
             file = inside / "manifest.json"
@@ -104,9 +124,15 @@ class Ensemble:
                     where=inside,
                     hint="the folder is damaged or mixed; export the model again",
                 )
-            members.append(Regressor.load(inside, base=base, device=device))
+            members.append(_load_member(inside, base=base, device=device))
         about = {k: v for k, v in manifest.items() if k not in ("members", "peft", "kind")}
         return cls(members, about)
+
+
+def _load_member(folder: Path, *, base: str | None, device: str) -> Member:
+    if read_json(folder / "manifest.json").get("kind") == kernel.KIND:
+        return KernelReadout.load(folder, base=base, device=device)
+    return Regressor.load(folder, base=base, device=device)
 
 
 def load_predictor(

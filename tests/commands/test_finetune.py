@@ -69,7 +69,7 @@ def test_chosen_rows_join_training_as_in_a_comparison(
     ]
     assert main(compared) == 0
     (there,) = json.loads(capsys.readouterr().out)["cells"]
-    rows = Choice("", parse_selection("random:k=6"), "asked").rows(None, N_SECONDARY, 0)
+    rows = Choice("", parse_selection("random:k=6"), "asked").rows({}, N_SECONDARY, 0)
     assert main([*command, "--selection", write_selection(rows.tolist()), "--json"]) == 0
     here = json.loads(capsys.readouterr().out)
     assert (here["selection"], here["n_selected"]) == ("chosen.csv", 6)
@@ -302,3 +302,24 @@ def test_ensemble_is_the_mean_of_its_seeds_and_is_found_again(
     assert second["run_id"] == first["run_id"]
     assert [m["reused"] for m in second["members"]] == [True, True]
     assert n_runs(store_root) == 2
+
+
+def test_a_kernel_readout_joins_is_saved_and_is_found_again(
+    command: list[str], store_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*command, "--kernel", "--json"]
+    assert main([*asked, "--out", str(tmp_path / "model")]) == 0
+    first = json.loads(capsys.readouterr().out)
+    ensemble = load_predictor(tmp_path / "model")
+    assert isinstance(ensemble, Ensemble)
+    assert [member.peft for member in ensemble.members] == ["lora", "kernel"]
+    assert main(asked) == 0
+    second = json.loads(capsys.readouterr().out)
+    assert second["run_id"] == first["run_id"]
+    assert second["test_rmse"] == first["test_rmse"]
+    assert main([*command, "--json"]) == 0  # the network alone is another model
+    assert json.loads(capsys.readouterr().out)["test_rmse"] != first["test_rmse"]
+    Path("mine.csv").write_text("smiles\nCCO\nc1ccccc1\n", encoding="utf-8")
+    assert main(["predict", "mine.csv", "--model", str(tmp_path / "model"), "--json"]) == 0
+    found = [row["prediction"] for row in json.loads(capsys.readouterr().out)]
+    np.testing.assert_allclose(found, ensemble.predict(["CCO", "c1ccccc1"]), atol=1e-5)

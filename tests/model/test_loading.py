@@ -76,7 +76,9 @@ def test_every_weight_of_the_file_arrives(tiny: Path, cls: type) -> None:
 def test_shipped_small_loads_in_float32_with_every_encoder_weight() -> None:
     assert "small" in shipped_names()
     state = load_file(SHIPPED_ROOT / "small" / "model.safetensors")
-    assert {value.dtype for value in state.values()} == {torch.float16}
+    # The random features are few, and a rounded W would be another attention kernel.
+    kinds = {name.endswith("feature_map.weight"): value.dtype for name, value in state.items()}
+    assert kinds == {True: torch.float32, False: torch.float16}
     model = load_model(MolformerForMaskedLM, resolve_base("small"))
     own = model.state_dict()
     assert own.keys() == state.keys()

@@ -108,7 +108,7 @@ def test_an_optimum_of_no_point_selects_nothing():
         "", "tsd", "tsds:", "tsds:top", "tsds:top=", "tsds:top=0", "tsds:top=-1", "tsds:top=1.5",
         "tsds:top=a", "tsds:bottom=0", "tsds:optimal=3", "tsds:best", "tsds:positive=x",
         "tsds:positive=1.2.3", "random", "random:k", "random:k=0", "random:n=5", "none:k=1",
-        "all=3", "influence:top=3", "tsds top=3", "tsds:top=3,tsds", "tsds:top=\u0663",
+        "all=3", "influences:top=3", "tsds top=3", "tsds:top=3,tsds", "tsds:top=\u0663",
     ],
 )  # fmt: skip
 def test_malformed_text_is_refused_in_one_line_that_names_the_forms(text):

@@ -1,0 +1,113 @@
+"""The kernel readout: scikit-learn's numbers, saved without pickle, and its part in ensembles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
+
+from lipo_cli.errors import ModelError
+from lipo_cli.model.ensemble import KERNEL_SHARE, Ensemble, load_predictor
+from lipo_cli.model.kernel import EPSILON, PENALTY, KernelReadout
+from tests.fixtures.models import (
+    LABELS,
+    SMILES,
+    assembled_molecules,
+    tiny_checkpoint,
+    tiny_regressor,
+    tiny_settings,
+)
+
+MOLECULES = list(SMILES)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return tiny_checkpoint(tmp_path / "tiny")
+
+
+@pytest.fixture
+def readout(checkpoint: Path) -> KernelReadout:
+    return KernelReadout.fit(tiny_settings(checkpoint), MOLECULES, 10 * LABELS)
+
+
+def test_predictions_are_those_of_scikit_learn(readout: KernelReadout) -> None:
+    x, y = readout.encoder.embed(MOLECULES), 10 * LABELS
+    machine = SVR(C=PENALTY, epsilon=EPSILON, gamma=1 / x.shape[1])
+    fitted = make_pipeline(StandardScaler(), machine).fit(x, (y - y.mean()) / y.std())
+    expected = y.mean() + y.std() * fitted.predict(x)
+    np.testing.assert_allclose(readout.predict(MOLECULES), expected, rtol=0, atol=1e-8)
+
+
+def test_it_learns_what_the_frozen_encoder_shows(checkpoint: Path) -> None:
+    smiles, labels = assembled_molecules()
+    order = np.random.default_rng(0).permutation(len(smiles))
+    train, test = order[:170], order[170:]
+    settings = tiny_settings(checkpoint)
+    fitted = KernelReadout.fit(settings, [smiles[i] for i in train], labels[train])
+    error = fitted.predict([smiles[i] for i in test]) - labels[test]
+    assert np.sqrt(np.mean(error**2)) < 0.6 * labels[test].std()
+
+
+def test_views_are_averaged_as_those_of_a_network(readout: KernelReadout) -> None:
+    views = readout.predict_views(MOLECULES, views=3)
+    assert views.shape == (len(MOLECULES), 3)
+    np.testing.assert_allclose(views[:, 0], readout.predict(MOLECULES, views=1), atol=1e-5)
+    np.testing.assert_allclose(
+        readout.predict(MOLECULES, views=3), views @ [0.5, 0.25, 0.25], atol=1e-12
+    )
+
+
+def test_a_saved_ensemble_predicts_the_same_without_its_base(
+    readout: KernelReadout, checkpoint: Path, tmp_path: Path
+) -> None:
+    networks = [tiny_regressor(checkpoint, seed=seed) for seed in (0, 1)]
+    ensemble = Ensemble([*networks, readout])
+    assert ensemble.shares == pytest.approx([1 / 3, 1 / 3, KERNEL_SHARE])
+    parts = [member.predict(MOLECULES) for member in ensemble.members]
+    expected = np.average(parts, axis=0, weights=ensemble.shares)
+    np.testing.assert_allclose(ensemble.predict(MOLECULES), expected, atol=1e-12)
+    ensemble.save(tmp_path / "saved")
+    for file in checkpoint.iterdir():
+        file.unlink()
+    loaded = load_predictor(tmp_path / "saved", device="cpu")
+    np.testing.assert_allclose(loaded.predict(MOLECULES), expected, rtol=0, atol=1e-9)
+    assert not list((tmp_path / "saved").rglob("*.pkl"))
+    text = "".join(f.read_text() for f in (tmp_path / "saved").rglob("manifest.json"))
+    assert str(tmp_path) not in text
+
+
+def test_shares_sum_to_one_whatever_the_members(readout: KernelReadout, checkpoint: Path) -> None:
+    network = tiny_regressor(checkpoint)
+    for members in ([readout], [network], [network, readout], [readout, network, readout]):
+        assert sum(Ensemble(members).shares) == pytest.approx(1)
+    assert Ensemble([network, readout]).shares == pytest.approx([1 - KERNEL_SHARE, KERNEL_SHARE])
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda folder: (folder / "kernel.safetensors").write_bytes(b"no"), "not the file"),
+        (lambda folder: (folder / "kernel.safetensors").unlink(), "not the file"),
+        (lambda folder: (folder / "base" / "config.json").write_text("{}"), "another"),
+        (lambda folder: _without(folder, "base"), "lacks base"),
+    ],
+)
+def test_a_damaged_folder_is_refused(readout: KernelReadout, tmp_path: Path, damage, said) -> None:
+    folder = tmp_path / "saved"
+    readout.save(folder)
+    damage(folder)
+    with pytest.raises(ModelError, match=said):
+        KernelReadout.load(folder)
+
+
+def _without(folder: Path, name: str) -> None:
+    file = folder / "manifest.json"
+    content = json.loads(file.read_text())
+    del content[name]
+    file.write_text(json.dumps(content))
