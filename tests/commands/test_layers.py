@@ -68,6 +68,8 @@ def test_only_what_was_given_is_in_the_layer() -> None:
         "data": {"dataset": "demo"},
         "training": {},
         "tsds": {},
+        "influence": {},
+        "knn": {},
         "seeds": 0,
         "controls": False,
     }

@@ -138,7 +138,7 @@ def test_head_starts_at_the_least_squares_solution(tiny: Path, tmp_path: Path) -
 
 def test_both_objectives_are_learned_and_reported(corpus_file: Path, tmp_path: Path) -> None:
     settings = settings_of(
-        corpus_file, objective="both", steps=150, evaluate_every=50, learning_rate=1e-3, dropout=0.0
+        corpus_file, objective="both", steps=200, evaluate_every=50, learning_rate=1e-3, dropout=0.0
     )
     result = pretrain(settings, tmp_path / "out")
     first, early, *_, last = result.history
