@@ -40,6 +40,7 @@ _REQUIRED = (
     "pydantic",
     "rdkit",
     "safetensors",
+    "scikit-learn",
     "tokenizers",
     "torch",
     "transformers",
