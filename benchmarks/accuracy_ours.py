@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
-from kept_runs import Run, Shelf, key_of
+from kept_runs import KERNEL, Run, Shelf, key_of
 from split_files import SplitFile
 
 from lipo_cli.model.base import resolve_base
+from lipo_cli.model.kernel import RECIPE, KernelReadout
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import Peft, TrainingSettings
 from lipo_cli.training.finetune import fit
@@ -57,3 +58,25 @@ def run_ours(
     )
     state.unlink(missing_ok=True)
     return run
+
+
+def run_kernel(splits: SplitFile, shelf: Shelf, settings: TrainingSettings, views: int) -> Run:
+    """Returns the kernel readout of the pretrained encoder, fitted where it is not kept.
+
+    Args:
+        splits: The rows.
+        shelf: Where runs are kept.
+        settings: Names the pretrained model.
+        views: SMILES of each molecule to predict, the canonical one first.
+    """
+    base = resolve_base(settings.model).fingerprint
+    content = settings.model_dump(mode="json")
+    key = key_of(splits, method=KERNEL, settings=content, base=base, recipe=RECIPE)
+    if (found := shelf.find(KERNEL, 0, key, views)) is not None:
+        return found
+    start = time.perf_counter()
+    train = splits.examples("train")
+    readout = KernelReadout.fit(settings, train.smiles, train.labels)
+    fitting = time.perf_counter() - start
+    predicted = readout.predict_views(list(splits.rows("val", "test")["smiles"]), views=views)
+    return shelf.keep(KERNEL, 0, key, predicted, fitting, settings=content, base=base)

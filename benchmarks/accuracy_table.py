@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from kept_runs import PEER, Run
+from kept_runs import KERNEL, PEER, Run
 from numpy.typing import NDArray
 
 from lipo_cli.comparison.uncertainty import calibration_of, measured_numbers
 from lipo_cli.model.calibration import Calibration
-from lipo_cli.model.ensemble import spread
+from lipo_cli.model.ensemble import KERNEL_SHARE, spread
 from lipo_cli.model.enumeration import view_weights
 
 Floats = NDArray[np.float64]
@@ -74,25 +74,29 @@ def rows_of(runs: Sequence[Run], members: int, views: int) -> list[Row]:
     for run in runs:
         groups.setdefault((run.split, run.method), []).append(run)
     rows = []
-    for (_, method), group in groups.items():
+    for (split, method), group in groups.items():
         counts = [1] if method == PEER or views == 1 else [1, views]
         rows += [_row(group, members, count) for count in counts]
+        if method not in (PEER, KERNEL):
+            kernels = groups.get((split, KERNEL), [])
+            rows += [_row(group, members, count, k) for k in kernels for count in counts]
     return rows
 
 
-def _row(runs: Sequence[Run], members: int, views: int) -> Row:
-    single = [_predictions([run], views) for run in runs]
+def _row(runs: Sequence[Run], members: int, views: int, kernel: Run | None = None) -> Row:
+    single = [_predictions([run], views, kernel) for run in runs]
     numbers = [_numbers(frame, None) for frame in single]
+    members = min(members, len(runs))  # the kernel readout has no seeds
     together = [
-        _predictions(runs[i : i + members], views)
+        _predictions(runs[i : i + members], views, kernel)
         for i in range(0, len(runs) - members + 1, members)
     ]
     return Row(
         split=runs[0].split,
-        method=runs[0].method,
+        method=f"{runs[0].method} + kernel" if kernel else runs[0].method,
         views=views,
         n_seeds=len(runs),
-        seconds=float(np.mean([run.seconds for run in runs])),
+        seconds=float(np.mean([run.seconds for run in runs])) + (kernel.seconds if kernel else 0),
         val_rmse=float(np.mean([n["val_rmse"] for n in numbers])),
         test_rmse=tuple(n["test_rmse"] for n in numbers),
         test_mae=float(np.mean([n["test_mae"] for n in numbers])),
@@ -103,15 +107,23 @@ def _row(runs: Sequence[Run], members: int, views: int) -> Row:
     )
 
 
-def _predictions(runs: Sequence[Run], n_views: int) -> pd.DataFrame:
+def _predictions(runs: Sequence[Run], n_views: int, kernel: Run | None) -> pd.DataFrame:
     """Returns the mean and the spread of some models' predictions beside what was measured.
 
-    A model's SMILES weigh as the product weighs them; the peer has one.
+    A model's SMILES weigh as the product weighs them, and so does a kernel readout; the peer has
+    one SMILES.
     """
     rows = runs[0].rows
-    own = [run.views[:, :n_views] for run in runs]
-    randomise = [run.about.get("settings", {}).get("randomise", 1.0) for run in runs]
-    weights = np.concatenate([view_weights(n_views, share) for share in randomise]) / len(runs)
+    networks = (1 - KERNEL_SHARE if kernel else 1.0) / len(runs)
+    joined = [(run, networks) for run in runs] + ([(kernel, KERNEL_SHARE)] if kernel else [])
+    own = [run.views[:, :n_views] for run, _ in joined]
+    randomise = [run.about.get("settings", {}).get("randomise", 1.0) for run, _ in joined]
+    weights = np.concatenate(
+        [
+            share * view_weights(n_views, random)
+            for (_, share), random in zip(joined, randomise, strict=True)
+        ]
+    )
     views = np.concatenate(own, axis=1)
     return pd.DataFrame(
         {
@@ -216,7 +228,7 @@ def uncertainty_lines(rows: Sequence[Row]) -> list[str]:
         "|---|---|---:|---:|---:|",
     ]
     for row in rows:
-        if row.members * row.views < 2:
+        if row.members * row.views < 2 and not row.method.endswith("+ kernel"):
             continue
         cells = [
             row.split,

@@ -21,6 +21,8 @@ from split_files import SplitFile, write_whole
 
 PEER = "chemprop"
 """The method that is not ours."""
+KERNEL = "kernel"
+"""The method of ours that trains no network and joins those that do."""
 COMMITTED = Path(__file__).parent / "peer_runs"
 """Runs of the peer that came with the repository: they depend on nothing of ours but the split, and
 one takes most of an hour of a core. Predictions alone: the molecules and labels are not ours."""

@@ -152,9 +152,14 @@ class FinetuneSettings(Settings):
     seed: Seed = 0
     ensemble: int = Field(default=1, ge=1, le=100)
     """Regressors of this many seeds, from `seed` on, that predict together."""
-    kernel: bool = False
-    """Whether a kernel readout of the pretrained encoder predicts with them."""
+    kernel: bool | None = None
+    """Whether a kernel readout of the pretrained encoder predicts with them; None: with several."""
     experiment: str = "lipo"
+
+    @property
+    def joins_kernel(self) -> bool:
+        """Whether a kernel readout predicts with the networks."""
+        return self.ensemble > 1 if self.kernel is None else self.kernel
 
 
 class ScoreSettings(ValuationSettings):

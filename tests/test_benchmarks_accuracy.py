@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from lipo_cli.model.ensemble import KERNEL_SHARE
 from lipo_cli.settings import DataSettings
 from tests.fixtures.bench import make_bench
 
@@ -201,6 +202,23 @@ def test_chemprop_has_no_row_of_several_smiles() -> None:
     ]
 
 
+def test_a_kernel_readout_joins_each_of_our_methods_with_its_share() -> None:
+    kernel = make_run(np.hstack([constant(-2.0), constant(-1.0)]), method="kernel")
+    peer = make_run(constant(1.0), method="chemprop")
+    runs = [kernel, make_run(constant(1.0)), make_run(constant(0.0), seed=1), peer]
+    rows = {row.method: row for row in rows_of(runs, members=2, views=1)}
+    assert list(rows) == ["kernel", "full", "full + kernel", "chemprop"]
+    share = KERNEL_SHARE
+    joined = rows["full + kernel"]
+    assert joined.test_rmse == pytest.approx((abs(1 - 3 * share), 2 * share))
+    assert joined.of_ensembles("test_rmse") == pytest.approx(abs(0.5 - 2.5 * share))
+    assert joined.seconds == 60.5 + 60.0
+    assert (rows["kernel"].n_seeds, rows["kernel"].members) == (1, 1)
+    assert rows["full"].test_rmse == pytest.approx((1.0, 0.0))
+    averaged = rows_of(runs[:1], members=2, views=2)[1]
+    assert averaged.test_rmse == pytest.approx((1.5,))
+
+
 def test_the_ratio_of_equal_errors_is_one_and_of_half_as_large_ones_half() -> None:
     errors = np.random.default_rng(0).normal(size=(3, 400))
     assert ratio_with_interval(errors, errors) == pytest.approx((1.0, 1.0, 1.0))
@@ -297,14 +315,16 @@ def test_the_whole_benchmark_on_a_file_of_the_users_goes_on_where_it_stopped(
     first = page.read_text()
     assert first.startswith("# Benchmarks\n\n<!-- accuracy-primary:begin -->")
     table = [line for line in first.splitlines() if line.startswith(("| random", "| scaffold"))]
-    assert len(table) == 2 * (3 + 3)
-    assert "0 of 8 runs were kept" in first
+    # The kernel alone, full, full with the kernel: 2 rows each; chemprop. Less those of intervals
+    # with nothing to vary.
+    assert len(table) == 2 * (7 + 6)
+    assert "0 of 10 runs were kept" in first
     assert f"with `{' '.join(QUICK)}`" in first
     assert '"--epochs", "3"' in calls.read_text()
     n_calls = len(calls.read_text().splitlines())
     assert accuracy.main(command) == 0
     second = page.read_text()
-    assert "8 of 8 runs were kept" in second
+    assert "10 of 10 runs were kept" in second
     assert [line for line in second.splitlines() if line in table] == table
     assert len(calls.read_text().splitlines()) == n_calls + 1  # its versions
     assert "random, full, seed 1: found" in capsys.readouterr().err

@@ -41,13 +41,18 @@ def squared_distances(a: sparse.csr_matrix, b: sparse.csr_matrix) -> npt.NDArray
     return np.asarray(size_a[:, None] + size_b[None, :] - 2 * common, dtype=np.int64)
 
 
+def tanimoto(a: sparse.csr_matrix, b: sparse.csr_matrix) -> npt.NDArray[np.float64]:
+    """Returns Tanimoto similarities of fingerprints, shape [n_a, n_b]; 0 of two empty ones."""
+    common, size_a, size_b = _counts(a, b)
+    return np.asarray(common / np.maximum(size_a[:, None] + size_b[None, :] - common, 1))
+
+
 def highest_tanimoto(a: sparse.csr_matrix, b: sparse.csr_matrix) -> npt.NDArray[np.float64]:
     """Returns for each row of `a` its highest Tanimoto similarity to a row of `b`, shape [n_a]."""
     highest = np.empty(a.shape[0])
     for start in range(0, a.shape[0], _ROWS_AT_ONCE):
-        common, size_a, size_b = _counts(a[start : start + _ROWS_AT_ONCE], b)
-        union = np.maximum(size_a[:, None] + size_b[None, :] - common, 1)
-        highest[start : start + _ROWS_AT_ONCE] = (common / union).max(axis=1)
+        some = slice(start, start + _ROWS_AT_ONCE)
+        highest[some] = tanimoto(a[some], b).max(axis=1)
     return highest
 
 

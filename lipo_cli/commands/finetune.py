@@ -50,8 +50,9 @@ def finetune(
         bool | None,
         typer.Option(
             "--kernel/--no-kernel",
-            help="Let a kernel readout of the pretrained encoder predict with them: half a minute "
-            "more, and the largest gain that was measured. (default: no-kernel)",
+            help="Let a kernel readout of the pretrained encoder and of Morgan fingerprints predict "
+            "with them: half a minute more, and the largest gain that was measured. "
+            "(default: with --ensemble)",
         ),
     ] = None,
     out: Annotated[
@@ -160,9 +161,9 @@ def _run(
     first = members[0]
     tell_unread("training and validation", first.n_truncated, first.n_unknown, max_length)
     ensemble: EnsembleResult | None = None
-    if len(cells) > 1 or settings.kernel:
+    if len(cells) > 1 or settings.joins_kernel:
         ensemble = combine(
-            cells, members, rows, prepared, settings.training, ledger, kernel=settings.kernel
+            cells, members, rows, prepared, settings.training, ledger, kernel=settings.joins_kernel
         )
     result = ensemble or first
     assert result.run_id is not None
@@ -195,7 +196,7 @@ def _show(settings: FinetuneSettings, result: CellResult) -> None:
             markup=False,
             soft_wrap=True,
         )
-    if settings.ensemble == 1 and not settings.kernel:
+    if settings.ensemble == 1 and not settings.joins_kernel:
         _show_interval(result.test_coverage, result.test_interval, result.test_error_ratio)
 
 
@@ -203,7 +204,7 @@ def _show_ensemble(settings: FinetuneSettings, result: EnsembleResult) -> None:
     from lipo_cli.commands.console import out
 
     found = result.numbers
-    whose = "with the kernel readout" if settings.kernel else "their mean"
+    whose = "with the kernel readout" if settings.joins_kernel else "their mean"
     out.print(
         f"{whose}: test RMSE {found['test_rmse']:.4f}, MAE {found['test_mae']:.4f}; "
         f"validation RMSE {found['val_rmse']:.4f}"

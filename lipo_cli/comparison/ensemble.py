@@ -32,7 +32,7 @@ from lipo_cli.comparison.plan import Cell
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.uncertainty import calibration_of, measured_numbers, predict_parts
 from lipo_cli.model.ensemble import Ensemble
-from lipo_cli.model.kernel import KernelReadout
+from lipo_cli.model.kernel import RECIPE, KernelReadout
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress
 from lipo_cli.settings import Settings, TrainingSettings
@@ -54,7 +54,8 @@ class EnsembleSettings(Settings):
 
     member: CellSettings
     members: int
-    kernel: bool = False
+    kernel: str | None = None
+    """The recipe of the kernel readout that joins."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def combine(
     seconds = sum(member.seconds or 0.0 for member in members)
     first = cells[0]
     own = cell_settings(first, prepared, training)
-    settings = EnsembleSettings(member=own, members=len(cells), kernel=kernel)
+    settings = EnsembleSettings(member=own, members=len(cells), kernel=RECIPE if kernel else None)
     parts = [cell_fingerprint(cell, rows, prepared, training) for cell in cells]
     fingerprint = settings.fingerprint(parts=parts)
     if (found := ledger.find(fingerprint)) is not None:

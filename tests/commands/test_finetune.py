@@ -287,9 +287,11 @@ def test_ensemble_is_the_mean_of_its_seeds_and_is_found_again(
     ensemble = load_predictor(out)
     assert isinstance(ensemble, Ensemble)
     smiles = ["CCO", "c1ccccc1"]
+    assert [member.peft for member in ensemble.members] == ["lora", "lora", "kernel"]
     each = [member.predict(smiles) for member in ensemble.members]
-    np.testing.assert_allclose(ensemble.predict(smiles), np.mean(each, axis=0))
-    assert ensemble.predict_views(smiles).shape == (2, 6)
+    expected = np.average(each, axis=0, weights=ensemble.shares)
+    np.testing.assert_allclose(ensemble.predict(smiles), expected)
+    assert ensemble.predict_views(smiles).shape == (2, 9)
     kept = find_runs(open_store(store_root), "lipo", "tags.`lipo.kind` = 'ensemble'")
     assert [run.run_id for run in kept] == [first["run_id"]]
     predictions = pd.read_parquet(kept[0].artifact("tables/predictions.parquet"))
@@ -302,6 +304,18 @@ def test_ensemble_is_the_mean_of_its_seeds_and_is_found_again(
     assert second["run_id"] == first["run_id"]
     assert [m["reused"] for m in second["members"]] == [True, True]
     assert n_runs(store_root) == 2
+
+
+def test_an_ensemble_without_the_kernel_is_the_plain_mean(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*command, "--ensemble", "2", "--no-kernel", "--json", "--out", str(tmp_path / "both")]
+    assert main(asked) == 0
+    ensemble = load_predictor(tmp_path / "both")
+    assert isinstance(ensemble, Ensemble)
+    assert ensemble.shares == (0.5, 0.5)
+    each = [member.predict(["CCO"]) for member in ensemble.members]
+    np.testing.assert_allclose(ensemble.predict(["CCO"]), np.mean(each, axis=0))
 
 
 def test_a_kernel_readout_joins_is_saved_and_is_found_again(

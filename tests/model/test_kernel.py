@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.pipeline import make_pipeline
+from rdkit import Chem, DataStructs
+from rdkit.Chem import rdFingerprintGenerator
+from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from lipo_cli.errors import ModelError
+from lipo_cli.model import kernel
 from lipo_cli.model.ensemble import KERNEL_SHARE, Ensemble, load_predictor
-from lipo_cli.model.kernel import EPSILON, PENALTY, KernelReadout
+from lipo_cli.model.kernel import EPSILON, PENALTY, STRUCTURE, KernelReadout
 from tests.fixtures.models import (
     LABELS,
     SMILES,
@@ -38,10 +41,29 @@ def readout(checkpoint: Path) -> KernelReadout:
 
 def test_predictions_are_those_of_scikit_learn(readout: KernelReadout) -> None:
     x, y = readout.encoder.embed(MOLECULES), 10 * LABELS
-    machine = SVR(C=PENALTY, epsilon=EPSILON, gamma=1 / x.shape[1])
-    fitted = make_pipeline(StandardScaler(), machine).fit(x, (y - y.mean()) / y.std())
-    expected = y.mean() + y.std() * fitted.predict(x)
+    matrix = rbf_kernel(StandardScaler().fit_transform(x), gamma=1 / x.shape[1])
+    matrix += STRUCTURE * _similarities(MOLECULES)
+    machine = SVR(kernel="precomputed", C=PENALTY, epsilon=EPSILON)
+    expected = y.mean() + y.std() * machine.fit(matrix, (y - y.mean()) / y.std()).predict(matrix)
     np.testing.assert_allclose(readout.predict(MOLECULES), expected, rtol=0, atol=1e-8)
+
+
+def _similarities(smiles: list[str]) -> np.ndarray:
+    make = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048).GetFingerprint
+    prints = [make(Chem.MolFromSmiles(text)) for text in smiles]
+    return np.array([DataStructs.BulkTanimotoSimilarity(one, prints) for one in prints])
+
+
+def test_of_many_molecules_some_are_drawn(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "MOST_ROWS", 5)
+    settings = tiny_settings(checkpoint)
+    readout = KernelReadout.fit(settings, MOLECULES, LABELS)
+    assert readout.manifest["n_train"] == 5
+    assert len(readout.machine.dual) <= 5
+    again = KernelReadout.fit(settings, MOLECULES, LABELS)
+    np.testing.assert_array_equal(readout.predict(MOLECULES), again.predict(MOLECULES))
 
 
 def test_it_learns_what_the_frozen_encoder_shows(checkpoint: Path) -> None:
