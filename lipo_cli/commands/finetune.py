@@ -50,7 +50,7 @@ def finetune(
         bool | None,
         typer.Option(
             "--kernel/--no-kernel",
-            help="Let a kernel readout of the pretrained encoder and of Morgan fingerprints predict "
+            help="Let a kernel readout of the pretrained encoder and of fingerprints predict "
             "with them: half a minute more, and the largest gain that was measured. "
             "(default: with --ensemble)",
         ),
