@@ -27,39 +27,16 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from report import DOCS, machine, write_section
 from sklearn.metrics import roc_auc_score
+from valued import BASELINES, Floats, World, values_by_method
 
 from lipo_cli.chem.datasets import load_dataset
 from lipo_cli.chem.splits import make_split
 from lipo_cli.model.regressor import Regressor
-from lipo_cli.settings import (
-    DataSettings,
-    InfluenceSettings,
-    KnnSettings,
-    TrainingSettings,
-    TsdsSettings,
-    build,
-)
+from lipo_cli.settings import DataSettings, TrainingSettings, build
 from lipo_cli.training.finetune import Examples, fit
-from lipo_cli.valuation.analysis import analyse_proxy
-from lipo_cli.valuation.gradients import OutputGradients
-from lipo_cli.valuation.influence import Molecules, influence
-from lipo_cli.valuation.proxy import Proxy, knn_values, leave_one_out_values, make_proxy
 
-Floats = NDArray[np.float64]
 SHARES = (0.05, 0.1, 0.2, 0.4)
 KINDS = ("shuffled", "shifted")
-BASELINES = ("chance", "error of the model")
-
-
-@dataclass(frozen=True)
-class World:
-    """A fitted model, what it was trained on, its target rows, and a pool with right labels."""
-
-    regressor: Regressor
-    train: Examples
-    target: Examples
-    pool: Examples
-    embedded: tuple[Floats, Floats, Floats]
 
 
 @dataclass(frozen=True)
@@ -87,8 +64,7 @@ def make_world(arguments: argparse.Namespace) -> World:
     given = {"model": arguments.model, "epochs": arguments.epochs}
     regressor = Regressor.from_base(arguments.peft, build(TrainingSettings, given), 0)
     fit(regressor, parts["train"], parts["target"], seed=0)
-    embedded = tuple(regressor.embed(parts[n].smiles) for n in ("train", "target", "pool"))
-    return World(regressor, parts["train"], parts["target"], parts["pool"], embedded)
+    return World.of(regressor, parts["train"], parts["target"], parts["pool"])
 
 
 def corrupted(
@@ -107,49 +83,6 @@ def corrupted(
     else:
         changed[chosen] += 2 * labels.std() * rng.choice([-1, 1], len(chosen))
     return changed, changed != labels  # a shuffled label may meet its equal
-
-
-def values_by_method(
-    world: World, labels: Floats, parts: Sequence[str], seed: int
-) -> dict[str, Floats]:
-    """Returns what every method says of the pool with these labels; low is bad."""
-    train_x, target_x, pool_x = world.embedded
-    tsds = TsdsSettings(seed=seed)
-    proxies: dict[str, Proxy] = {
-        game: make_proxy(
-            train_x,
-            world.train.labels,
-            pool_x,
-            labels,
-            target_x,
-            world.target.labels,
-            tsds.model_copy(update={"game": game}),
-        )
-        for game in ("secondary", "empty")
-    }
-    on_top, empty = proxies["secondary"], proxies["empty"]
-    found: dict[str, Floats] = {
-        "chance": np.random.default_rng(seed).normal(size=len(labels)),
-        "error of the model": -np.abs(world.regressor.predict(world.pool.smiles) - labels),
-        "tsds": analyse_proxy(on_top, tsds).result.values,
-        "tsds, game from empty": analyse_proxy(
-            empty, tsds.model_copy(update={"game": "empty"})
-        ).result.values,
-        "knn": knn_values(empty, KnnSettings()).values,
-        "loo": leave_one_out_values(on_top).values,
-    }
-    sets: tuple[Molecules, ...] = tuple(
-        Molecules(part.smiles, part.labels) for part in (world.train, world.target)
-    )
-    for part in parts:
-        found[f"influence, {part}"] = influence(
-            OutputGradients(world.regressor, part),  # type: ignore[arg-type]
-            *sets,
-            Molecules(world.pool.smiles, labels),
-            InfluenceSettings(),
-            fold_of=on_top.game.fold_of,
-        ).values
-    return found
 
 
 def measure(world: World, arguments: argparse.Namespace) -> list[Found]:

@@ -1,0 +1,96 @@
+"""A fitted model, a pool, and what every method says of it: shared by the valuation benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lipo_cli.model.regressor import Regressor
+from lipo_cli.settings import InfluenceSettings, KnnSettings, TsdsSettings
+from lipo_cli.training.finetune import Examples
+from lipo_cli.valuation.analysis import analyse_proxy
+from lipo_cli.valuation.gradients import OutputGradients, Part
+from lipo_cli.valuation.influence import Molecules, influence
+from lipo_cli.valuation.proxy import Proxy, knn_values, leave_one_out_values, make_proxy
+
+Floats = NDArray[np.float64]
+BASELINES = ("chance", "error of the model")
+"""What stands beside the methods: neither needs a valuation."""
+
+
+@dataclass(frozen=True)
+class World:
+    """A fitted model, what it was trained on, its target rows, and a pool.
+
+    Attributes:
+        regressor: The fitted model.
+        train: What it was trained on.
+        target: The rows whose loss is to fall.
+        pool: The points to value.
+        embedded: The model's embeddings of train, target and pool.
+    """
+
+    regressor: Regressor
+    train: Examples
+    target: Examples
+    pool: Examples
+    embedded: tuple[Floats, Floats, Floats]
+
+    @classmethod
+    def of(cls, regressor: Regressor, train: Examples, target: Examples, pool: Examples) -> World:
+        """Embeds the molecules of each part once."""
+        train_x, target_x, pool_x = (regressor.embed(p.smiles) for p in (train, target, pool))
+        return cls(regressor, train, target, pool, (train_x, target_x, pool_x))
+
+
+def values_by_method(
+    world: World, labels: Floats, parts: Sequence[Part], seed: int
+) -> dict[str, Floats]:
+    """Returns what every method says of the pool with these labels; low is bad.
+
+    Args:
+        world: The model and the molecules.
+        labels: [n] labels of the pool.
+        parts: Parameters that influence counts, a method each.
+        seed: Of permutations and chance.
+    """
+    train_x, target_x, pool_x = world.embedded
+    tsds = TsdsSettings(seed=seed)
+    proxies: dict[str, Proxy] = {
+        game: make_proxy(
+            train_x,
+            world.train.labels,
+            pool_x,
+            labels,
+            target_x,
+            world.target.labels,
+            tsds.model_copy(update={"game": game}),
+        )
+        for game in ("secondary", "empty")
+    }
+    on_top, empty = proxies["secondary"], proxies["empty"]
+    found: dict[str, Floats] = {
+        "chance": np.random.default_rng(seed).normal(size=len(labels)),
+        "error of the model": -np.abs(world.regressor.predict(world.pool.smiles) - labels),
+        "tsds": analyse_proxy(on_top, tsds).result.values,
+        "tsds, game from empty": analyse_proxy(
+            empty, tsds.model_copy(update={"game": "empty"})
+        ).result.values,
+        "knn": knn_values(empty, KnnSettings()).values,
+        "loo": leave_one_out_values(on_top).values,
+    }
+    sets: tuple[Molecules, ...] = tuple(
+        Molecules(part.smiles, part.labels) for part in (world.train, world.target)
+    )
+    for part in parts:
+        found[f"influence, {part}"] = influence(
+            OutputGradients(world.regressor, part),
+            *sets,
+            Molecules(world.pool.smiles, labels),
+            InfluenceSettings(),
+            fold_of=on_top.game.fold_of,
+        ).values
+    return found

@@ -1,0 +1,83 @@
+"""The benchmark of retraining: its truth is a head's, and a method that knows it scores 1."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.fixtures.bench import make_bench
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+import retraining
+from retraining import Truth, main, retrained_loss, scores
+
+
+def made_truth(weights: np.ndarray, *, noise: float = 0.0, n_subsets: int = 80) -> Truth:
+    rng = np.random.default_rng(0)
+    members = (rng.random((n_subsets, len(weights))) < 0.5).astype(float)
+    gains = members @ weights + noise * rng.normal(size=n_subsets)
+    return Truth(members, gains, gains[None], 1.0, 0.1)
+
+
+def test_values_that_are_the_truth_score_one_and_their_opposite_minus_one() -> None:
+    weights = np.random.default_rng(1).normal(size=30)
+    truth = made_truth(weights)
+    rank, low, high, pearson = scores(truth, weights)
+    assert (rank, low, high, pearson) == pytest.approx((1.0, 1.0, 1.0, 1.0))
+    assert scores(truth, -weights)[0] == pytest.approx(-1.0)
+
+
+def test_the_interval_of_a_method_that_knows_nothing_holds_zero() -> None:
+    weights, others = np.random.default_rng(2).normal(size=(2, 30))
+    truth = made_truth(weights, n_subsets=200)
+    centred = truth.members - truth.members.mean(axis=0)
+    # Rid of what it has in common with the truth on these very subsets.
+    share = (centred @ others) @ (centred @ weights) / np.sum((centred @ weights) ** 2)
+    rank, low, high, pearson = scores(truth, others - share * weights)
+    assert pearson == pytest.approx(0, abs=1e-12)
+    assert abs(rank) < 0.1
+    assert low < 0 < high
+
+
+def test_a_head_retrained_for_long_is_the_least_squares_fit() -> None:
+    rng = np.random.default_rng(0)
+    x, weights = rng.normal(size=(200, 4)), rng.normal(size=4)
+    y = x @ weights + 0.1 * rng.normal(size=200)
+    fitted = np.linalg.lstsq(np.c_[x, np.ones(200)], y, rcond=None)[0]
+    expected = float(np.mean((np.c_[x, np.ones(200)] @ fitted - y) ** 2))
+    torch.manual_seed(0)
+    found = retrained_loss(torch.nn.Linear(4, 1), x, y, x, y, steps=4000)
+    assert found == pytest.approx(expected, rel=1e-3)
+    start = retrained_loss(torch.nn.Linear(4, 1), x, y, x, y, steps=0)
+    assert start > 10 * found
+
+
+def test_two_starts_say_how_far_the_truth_can_be_trusted() -> None:
+    truth = made_truth(np.ones(5))
+    assert truth.reliability() is None
+    both = np.stack([truth.gains, -truth.gains])
+    assert Truth(truth.members, truth.gains, both, 1.0, 0.1).reliability() == pytest.approx(-1)
+
+
+def test_every_method_is_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_bench(tmp_path)
+    page = tmp_path / "docs" / "page.md"
+    asked = [
+        *("--data", str(tmp_path / "primary.csv"), "--model", str(tmp_path / "model")),
+        *("--secondary", str(tmp_path / "secondary.csv"), "--quick", "--page", str(page)),
+    ]
+    assert main(asked) == 0
+    text = capsys.readouterr().out
+    for method in ("chance", "error of the model", "tsds", "knn", "loo", "influence, all"):
+        assert text.count(f"| {method} |") == 1
+    assert "Retraining truth (secondary)" in text
+    figure = page.parent / "figures" / "retraining_secondary.png"
+    assert figure.stat().st_size > 10_000
+    assert "retraining-secondary:begin" in page.read_text(encoding="utf-8")
+    with pytest.raises(SystemExit):
+        retraining.parse(["--subsets", "2"])
