@@ -192,6 +192,14 @@ class CompareSettings(ValuationSettings):
     experiment: str = "lipo-compare"
     model_name: str = "lipophilicity"
 
+    @model_validator(mode="after")
+    def _nothing_is_chosen_by_test(self) -> Self:
+        if self.influence.target == "test":
+            raise ValueError(
+                "influence.target is 'test': a comparison cannot choose by the split it reports on"
+            )
+        return self
+
 
 class PretrainSettings(Settings):
     """`lipo pretrain`: masked tokens and descriptors. None means the default of the task."""

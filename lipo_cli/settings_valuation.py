@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lipo_cli.settings_base import Seed, Settings
 
@@ -63,7 +63,18 @@ class InfluenceSettings(Settings):
     """Of a stochastic series."""
     table_gib: float = Field(default=6.0, gt=0)
     """Disk for the gradients of all molecules, and memory for algebra in their span."""
+    target: Literal["validation", "test"] = "validation"
+    """The split whose loss is to fall. `test` leaks: no choice may rest on such values."""
+    target_rows: tuple[int, ...] | None = None
+    """Data rows (from 0) of the primary file, in the target split, instead of all of it."""
     seed: Seed = 0
+
+    @field_validator("target_rows")
+    @classmethod
+    def _rows_are_several(cls, rows: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if rows is not None and (len(set(rows)) != len(rows) or len(rows) < 2 or min(rows) < 0):
+            raise ValueError("target_rows: 2 or more different rows, counted from 0")
+        return rows
 
 
 class KnnSettings(Settings):

@@ -81,12 +81,20 @@ def file_layer(config: Path | None, settings: type[Settings]) -> dict[str, Any]:
 
 def _table_of(name: str) -> str:
     """Says in which table of `lipo.toml` a name that stands outside them belongs."""
-    from lipo_cli.settings import DataSettings, TrainingSettings, TsdsSettings
+    from lipo_cli.settings import (
+        DataSettings,
+        InfluenceSettings,
+        KnnSettings,
+        TrainingSettings,
+        TsdsSettings,
+    )
 
     tables: dict[str, type[Settings]] = {
         "data": DataSettings,
         "training": TrainingSettings,
         "tsds": TsdsSettings,
+        "influence": InfluenceSettings,
+        "knn": KnnSettings,
     }
     found = [f"[{title}]" for title, kind in tables.items() if name in kind.model_fields]
     return f"it belongs under {' or '.join(found)}" if found else "see --help"

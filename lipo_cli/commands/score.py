@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from lipo_cli.commands import influence_options as inf
 from lipo_cli.commands import options as opt
 from lipo_cli.commands import training_options as tune
 from lipo_cli.commands.layers import settings_from
-
-_INFLUENCE = "Influence"
 
 if TYPE_CHECKING:
     from lipo_cli.comparison.prepare import Prepared
@@ -49,63 +49,15 @@ def score(
         int | None,
         typer.Option("--components", help="Principal components. (default: 100)"),
     ] = None,
-    part: Annotated[
-        Literal["all", "head", "output"] | None,
-        typer.Option(
-            "--parameters",
-            help="What may move: all that was trained, the head, or its last map. (default: all)",
-            rich_help_panel=_INFLUENCE,
-        ),
-    ] = None,
-    curvature: Annotated[
-        Literal["gauss-newton", "hessian"] | None,
-        typer.Option(
-            "--curvature",
-            help="Of the training loss. (default: gauss-newton)",
-            rich_help_panel=_INFLUENCE,
-        ),
-    ] = None,
-    solver: Annotated[
-        Literal["auto", "exact", "cg", "lissa"] | None,
-        typer.Option(
-            "--solver",
-            help="auto: exact where the gradients fit --table-gib, else LiSSA over batches. "
-            "(default: auto)",
-            rich_help_panel=_INFLUENCE,
-        ),
-    ] = None,
-    damping: Annotated[
-        float | None,
-        typer.Option(
-            "--damping",
-            help="Added to the curvature, as a share of its largest eigenvalue. (default: 0.01)",
-            rich_help_panel=_INFLUENCE,
-        ),
-    ] = None,
-    tolerance: Annotated[
-        float | None,
-        typer.Option(
-            "--tolerance",
-            help="Relative residual at which a solver stops. (default: 0.001)",
-            rich_help_panel=_INFLUENCE,
-        ),
-    ] = None,
-    curvature_rows: Annotated[
-        int | None,
-        typer.Option(
-            "--curvature-rows",
-            help="Measure the curvature on this many train molecules. (default: all)",
-            rich_help_panel=_INFLUENCE,
-        ),
-    ] = None,
-    table_gib: Annotated[
-        float | None,
-        typer.Option(
-            "--table-gib",
-            help="Disk that all gradients may take, for exact algebra. (default: 6)",
-            rich_help_panel=_INFLUENCE,
-        ),
-    ] = None,
+    part: inf.Parameters = None,
+    curvature: inf.Curvature = None,
+    solver: inf.Solver = None,
+    damping: inf.Damping = None,
+    tolerance: inf.Tolerance = None,
+    curvature_rows: inf.CurvatureRows = None,
+    table_gib: inf.TableGib = None,
+    target: inf.Target = None,
+    target_rows: inf.TargetRows = None,
     neighbours: Annotated[
         int | None,
         typer.Option("--neighbours", help="Of KNN-Shapley. (default: 5)"),
@@ -145,25 +97,65 @@ def score(
 ) -> None:
     """Score every secondary point: a value above 0 means that adding it lowers the target loss.
 
-    The target is the validation split; the test split has no say.
+    The target is the validation split; the test split has no say unless --target test is given.
 
     --json prints one object: dataset, split and scope (data and split in one name); method and
     game; reason (why sampling stopped, or how the system was solved) and converged; n_optimal (the
     points that the removal curve keeps) and the other numbers of the computation; values, one
-    object per point.
+    object per point; by_target, with --target-rows, the points with a value for each row.
     """
     flags = locals()
     from lipo_cli.commands.dataset_lines import announce
     from lipo_cli.comparison.prepare import prepare
     from lipo_cli.settings import ScoreSettings
 
+    if target_rows is not None:
+        flags = {**flags, "target_rows": inf.parse_rows(target_rows)}
     settings = settings_from(ScoreSettings, config, flags)
+    _check_flags(settings.method, flags)
     if out is not None:
         opt.prepare_out(out, folder=True)
     prepared = prepare(settings.data)
     prepared.require_pool()
     announce(prepared)
     _run(settings, prepared, store, out, top, as_json=as_json)
+
+
+_OWN_FLAGS = {
+    "tsds": ("relative_error",),
+    "influence": (
+        "part",
+        "curvature",
+        "solver",
+        "damping",
+        "tolerance",
+        "curvature_rows",
+        "table_gib",
+        "target",
+        "target_rows",
+    ),
+    "knn": ("neighbours",),
+}
+"""Flags that one method reads; what sets up the proxy counts for every method."""
+
+
+def _check_flags(method: str, flags: Mapping[str, Any]) -> None:
+    """Refuses the flag of another method: it would have no effect.
+
+    Raises:
+        SettingsError: there is one.
+    """
+    from lipo_cli.errors import SettingsError
+
+    for owner, names in _OWN_FLAGS.items():
+        given = [name for name in names if flags[name] is not None]
+        if given and owner != method:
+            flag = "--parameters" if given[0] == "part" else f"--{given[0].replace('_', '-')}"
+            raise SettingsError(
+                f"the method '{method}' does not read it",
+                where=flag,
+                hint=f"it belongs to --method {owner}",
+            )
 
 
 def _run(
@@ -180,8 +172,9 @@ def _run(
     from lipo_cli.commands.console import out as stdout
     from lipo_cli.commands.dataset_lines import tell_unread
     from lipo_cli.commands.select_source import write_source
-    from lipo_cli.comparison.engine import reference_model, scores_of
+    from lipo_cli.comparison.engine import reference_model
     from lipo_cli.comparison.plan import Cell, Choice
+    from lipo_cli.comparison.recorded_scores import BY_TARGET, scores_of
     from lipo_cli.tracking.ledger import MlflowLedger
     from lipo_cli.tracking.store import open_store
     from lipo_cli.valuation.selection import parse_selection
@@ -203,7 +196,10 @@ def _run(
     say(f"{scored.method}: {scored.reason}")
     if out is not None:
         write_values(out, scored.table, scored.curve)
-        write_source(out, prepared.require_pool().table, scored.method)
+        leaks = scored.method == "influence" and settings.influence.target == "test"
+        write_source(out, prepared.require_pool().table, scored.method, leaks=leaks)
+        if scored.by_target is not None:
+            scored.by_target.to_csv(out / BY_TARGET, index=False)
         _copy_figures(scored, out)
         say(f"values: {out}")
     if as_json:
@@ -235,6 +231,8 @@ def _copy_figures(scored: Scored, out: Path) -> None:
 
 def _as_dict(settings: ScoreSettings, prepared: Prepared, scored: Scored) -> dict[str, Any]:
     """Returns what `--json` prints; the same for values computed now and found again."""
+    by_target = scored.by_target
+    rows = {} if by_target is None else {"by_target": by_target.to_dict("records")}
     return {
         **scored.figures,
         "dataset": prepared.dataset.name,
@@ -246,4 +244,5 @@ def _as_dict(settings: ScoreSettings, prepared: Prepared, scored: Scored) -> dic
         "converged": scored.converged,
         "n_optimal": scored.scores.n_optimal,
         "values": scored.table.to_dict("records"),
+        **rows,
     }

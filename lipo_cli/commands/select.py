@@ -69,7 +69,7 @@ def select(
     import sys
 
     from lipo_cli.commands.console import emit_json, say
-    from lipo_cli.commands.select_source import find_source, method_of
+    from lipo_cli.commands.select_source import find_source, origin_of
     from lipo_cli.valuation.selection import parse_selection
     from lipo_cli.valuation.table import read_values
 
@@ -77,7 +77,11 @@ def select(
     if out is not None:
         opt.prepare_out(out)
     table = read_values(values)
-    method = method_of(values)
+    origin = origin_of(values)
+    method = origin.method
+    if origin.leaks:
+        say("LEAKING: the target of these values was the test split; what is chosen by them")
+        say("must not be reported on it")
     for text, rule in rules.items():
         if rule.needs_scores and method is not None and rule.method != method:
             raise SettingsError(

@@ -36,26 +36,43 @@ class ScoredFile:
     read: tuple[str, ...] = ()
 
 
-def write_source(folder: Path, table: MoleculeTable, method: str) -> Path:
-    """Writes down which file the values in this folder belong to, and what gave them."""
+def write_source(folder: Path, table: MoleculeTable, method: str, *, leaks: bool = False) -> Path:
+    """Writes down which file the values in this folder belong to, and what gave them.
+
+    Args:
+        folder: Of the values.
+        table: The file.
+        method: What gave the values.
+        leaks: Whether their target was the test split.
+    """
     path = folder / SOURCE
     content = {
         "path": str(table.path.resolve()),
         "sha256": table.sha256,
         "read": [table.smiles_column, table.label_column],
         "method": method,
+        "leaks": leaks,
     }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path
 
 
-def method_of(values: Path) -> str | None:
-    """Returns the method that gave the values in a folder; None where it is not written down."""
+@dataclass(frozen=True)
+class Origin:
+    """What is written down about values: their method, and whether their target was test."""
+
+    method: str | None = None
+    leaks: bool = False
+
+
+def origin_of(values: Path) -> Origin:
+    """Returns what gave the values in a folder, as far as it is written down."""
     folder = values if values.is_dir() else values.parent
     try:
-        return str(json.loads((folder / SOURCE).read_text(encoding="utf-8"))["method"])
+        written = json.loads((folder / SOURCE).read_text(encoding="utf-8"))
+        return Origin(str(written["method"]), bool(written.get("leaks", False)))
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return Origin()
 
 
 def find_source(values: Path, given: Path | None) -> ScoredFile | None:

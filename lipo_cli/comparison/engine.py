@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lipo_cli.comparison.cells import CellResult, cell_fingerprint, log_inputs, run_cell
-from lipo_cli.comparison.ledger import Finished, Ledger, code_version
-from lipo_cli.comparison.plan import Cell, ScoresByMethod, make_plan
+from lipo_cli.comparison.cells import CellResult, run_cell
+from lipo_cli.comparison.ledger import Ledger, code_version
+from lipo_cli.comparison.plan import NO_ROWS, Cell, ScoresByMethod, make_plan
 from lipo_cli.comparison.prepare import Prepared, digest
-from lipo_cli.comparison.score_figures import draw_scores
-from lipo_cli.comparison.scoring import Scored, score_pool
+from lipo_cli.comparison.recorded_scores import scores_of
+from lipo_cli.comparison.scoring import Scored
 from lipo_cli.comparison.summary import (
     Overlap,
     SummaryRow,
@@ -31,26 +28,9 @@ from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress
 from lipo_cli.settings import (
     CompareSettings,
-    Peft,
     ScoringMethod,
     TrainingSettings,
-    ValuationSettings,
 )
-from lipo_cli.valuation.selection import PointScores
-from lipo_cli.valuation.table import read_curve, read_values, write_values
-
-NO_ROWS = np.empty(0, dtype=np.int64)
-
-
-class ScoreParameters(ValuationSettings):
-    """The parameters of a scoring's run."""
-
-    method: ScoringMethod
-    dataset: str
-    split: str
-    reference_peft: Peft
-    reference_seed: int
-    training: TrainingSettings
 
 
 class View(Progress, Protocol):
@@ -233,81 +213,6 @@ def reference_model(
     assert result.run_id is not None
     # Loaded from the record, not kept: scores then are the same whether it was trained or found.
     return Regressor.load(ledger.regressor_folder(result.run_id), device=training.device), result
-
-
-def scores_of(
-    method: ScoringMethod,
-    reference: Cell,
-    regressor: Regressor,
-    prepared: Prepared,
-    training: TrainingSettings,
-    valuation: ValuationSettings,
-    ledger: Ledger,
-    progress: Progress,
-) -> Scored:
-    """Finds the values that a method gives the pool, or computes and records them."""
-    pool = prepared.require_pool()
-    deciding = valuation.of(method)
-    fingerprint = deciding.fingerprint(
-        method=method,
-        reference=cell_fingerprint(reference, NO_ROWS, prepared, training),
-        pool=digest(pool.examples),
-        # Tables name rows of the file: the same molecules elsewhere in it are another table.
-        rows=hashlib.sha256(pool.rows.astype("<i8").tobytes()).hexdigest(),
-        code=code_version(),
-    )
-    if (found := ledger.find(fingerprint)) is not None:
-        return _scored_from(method, found)
-    settings = ScoreParameters(
-        method=method,
-        dataset=prepared.dataset.name,
-        split=prepared.split.name,
-        reference_peft=reference.peft,
-        reference_seed=reference.seed,
-        training=reference.training(training),
-        tsds=deciding.tsds,
-        influence=deciding.influence,
-        knn=deciding.knn,
-    )
-    tags = {
-        "method": method,
-        "peft": reference.peft,
-        "dataset": prepared.dataset.name,
-        "split": prepared.split.name,
-        "overlap": pool.overlap.sentence(),
-    }
-    with ledger.record("score", method, fingerprint, settings, tags) as record:
-        log_inputs(record, prepared, np.arange(len(pool), dtype=np.int64))
-        scored = score_pool(method, regressor, prepared, valuation, progress)
-        record.metrics(scored.figures)
-        record.tags({"reason": scored.reason, "optimal": scored.sentence})
-        with tempfile.TemporaryDirectory() as scratch:
-            for path in write_values(Path(scratch), scored.table, scored.curve):
-                record.file(path, "values")
-            label = prepared.dataset.label_name()
-            for path in draw_scores(scored, Path(scratch) / "figures", label):
-                record.figure(path)
-    return replace(scored, record=ledger.find(fingerprint))
-
-
-def _scored_from(method: ScoringMethod, found: Finished) -> Scored:
-    table = read_values(found.artifact("values/values.parquet"))
-    scores = PointScores(
-        table["value"].to_numpy(),
-        table["standard_error"].to_numpy(),
-        int(found.metrics["n_optimal"]),
-    )
-    return Scored(
-        method=method,
-        scores=scores,
-        table=table,
-        curve=read_curve(found.artifact("values/removal_curve.csv")),
-        figures=dict(found.metrics),
-        sentence=found.tags.get("optimal", ""),
-        reason=found.tags.get("reason", ""),
-        converged=bool(found.metrics["converged"]),
-        record=found,
-    )
 
 
 def _promoted(

@@ -17,6 +17,7 @@ from lipo_cli.valuation.selection import Scores, Selection, parse_selection, sel
 Role = Literal["asked", "control"]
 ScoresByMethod = Mapping[ScoringMethod, Scores]
 T = TypeVar("T")
+NO_ROWS = np.empty(0, dtype=np.int64)
 _FIRST = ("none", "all")
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from lipo_cli.chem.fingerprints import highest_tanimoto, morgan_bits
 from lipo_cli.comparison.ledger import Finished
 from lipo_cli.comparison.prepare import Prepared
+from lipo_cli.comparison.targets import Target, target_of
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress, SilentProgress
 from lipo_cli.settings import ScoringMethod, ValuationSettings
@@ -45,6 +46,7 @@ class Scored:
         points: What is known of the points beside their values, where they were computed now:
             `model_error` |prediction - label|, `similarity` highest Tanimoto similarity to train.
         residuals: Of the system that was solved, product by product, where one was.
+        by_target: A column of values for each target row that was named, else None.
         record: The finished record, whose artifacts hold the figures.
     """
 
@@ -58,6 +60,7 @@ class Scored:
     converged: bool = True
     points: pd.DataFrame = field(default_factory=pd.DataFrame)
     residuals: tuple[float, ...] = ()
+    by_target: pd.DataFrame | None = None
     record: Finished | None = None
 
 
@@ -72,7 +75,8 @@ def score_pool(
 
     The proxy's features are mean-pooled embeddings of the reference model, standardised and
     projected by what primary train alone says; the curve is that of the proxy whatever the method.
-    The target is the validation split; the test split is not read.
+    The target is the validation split; only influence, and only where its settings say so, reads
+    the test split, and then says that it leaks.
 
     Args:
         method: `tsds`, `influence`, `knn` or `loo`.
@@ -87,17 +91,23 @@ def score_pool(
     """
     listener = progress or SilentProgress()
     proxy = _proxy(regressor, prepared, settings, listener)
+    by_target = None
     if method == "tsds":
         analysis = analyse_proxy(proxy, settings.tsds, listener)
         valued: TsdsResult | RowValues | InfluenceResult = analysis.result
         optimal, figures = analysis.optimal, _sampling_figures(analysis.result)
         reason, converged = analysis.result.reason, analysis.result.converged
+    elif method == "influence":
+        target = target_of(prepared, settings.influence, proxy.game.fold_of)
+        valued = found = _influence(regressor, prepared, target, settings, listener)
+        optimal, figures = optimal_subset(proxy.game, found), _influence_figures(found)
+        reason, converged = found.sentence(), found.converged
+        if settings.influence.target == "test":
+            reason += "; LEAKING: the target is the test split, nothing may be chosen by this"
+        by_target = _by_target(found, target, prepared)
     else:
-        valued, figures, reason = _closed_form(
-            method, regressor, prepared, proxy, settings, listener
-        )
-        optimal = optimal_subset(proxy.game, valued)
-        converged = valued.converged if isinstance(valued, InfluenceResult) else True
+        valued, figures, reason = _closed_form(method, proxy, settings, listener)
+        optimal, converged = optimal_subset(proxy.game, valued), True
     scores = PointScores(valued.values, valued.standard_error, optimal.n_kept)
     at_all, at_none = optimal.pooled_curve["utility"].iloc[[0, -1]]
     return Scored(
@@ -123,6 +133,7 @@ def score_pool(
         converged=converged,
         points=_known_of_points(regressor, prepared),
         residuals=valued.residuals if isinstance(valued, InfluenceResult) else (),
+        by_target=by_target,
     )
 
 
@@ -165,34 +176,38 @@ def _sampling_figures(result: TsdsResult) -> dict[str, float]:
 
 
 def _closed_form(
-    method: ScoringMethod,
-    regressor: Regressor,
-    prepared: Prepared,
-    proxy: Proxy,
-    settings: ValuationSettings,
-    listener: Progress,
-) -> tuple[RowValues | InfluenceResult, dict[str, float], str]:
-    """Returns values, numbers and a sentence of a method that draws no permutations."""
+    method: ScoringMethod, proxy: Proxy, settings: ValuationSettings, listener: Progress
+) -> tuple[RowValues, dict[str, float], str]:
+    """Returns values, numbers and a sentence of a method that the proxy answers at once."""
     if method == "loo":
         return leave_one_out_values(proxy), {}, "closed form on the ridge proxy"
-    if method == "knn":
-        k = settings.knn.neighbours
-        return (
-            knn_values(proxy, settings.knn, listener),
-            {"neighbours": float(k)},
-            (f"exact for the mean of {k} nearest neighbours"),
-        )
-    train, validation = prepared.train, prepared.validation
-    points = prepared.require_pool().examples
-    found = influence(
+    k = settings.knn.neighbours
+    values = knn_values(proxy, settings.knn, listener)
+    return values, {"neighbours": float(k)}, f"exact for the mean of {k} nearest neighbours"
+
+
+def _influence(
+    regressor: Regressor,
+    prepared: Prepared,
+    target: Target,
+    settings: ValuationSettings,
+    listener: Progress,
+) -> InfluenceResult:
+    train, points = prepared.train, prepared.require_pool().examples
+    return influence(
         OutputGradients(regressor, settings.influence.part),
         Molecules(train.smiles, train.labels),
-        Molecules(validation.smiles, validation.labels),
+        Molecules(target.examples.smiles, target.examples.labels),
         Molecules(points.smiles, points.labels),
         settings.influence,
-        fold_of=proxy.game.fold_of,
+        fold_of=target.fold_of,
+        n_folds=target.n_folds,
+        by_row=target.by_row,
         progress=listener,
     )
+
+
+def _influence_figures(found: InfluenceResult) -> dict[str, float]:
     figures = {
         "damping": found.damping,
         "largest_eigenvalue": found.largest,
@@ -203,7 +218,17 @@ def _closed_form(
     }
     if found.agreement is not None:
         figures["solver_agreement"] = found.agreement
-    return found, figures, found.sentence()
+    return figures
+
+
+def _by_target(found: InfluenceResult, target: Target, prepared: Prepared) -> pd.DataFrame | None:
+    """Returns the points with a column `target_ROW` of values for each target row."""
+    if found.by_row is None:
+        return None
+    pool = prepared.require_pool()
+    points = {"row": pool.rows, "smiles": pool.examples.smiles, "label": pool.examples.labels}
+    columns = {f"target_{row}": found.by_row[:, i] for i, row in enumerate(target.rows)}
+    return pd.DataFrame(points | columns)
 
 
 def selection_table(prepared: Prepared, scores: PointScores, selection: Selection) -> pd.DataFrame:

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from lipo_cli.comparison.prepare import prepare
 from lipo_cli.main import main
+from lipo_cli.settings import DataSettings, build
 from lipo_cli.tracking.runs import find_runs
 from lipo_cli.tracking.store import open_store
 from lipo_cli.valuation.table import read_curve, read_values
@@ -21,7 +24,7 @@ def command(tmp_path: Path, store_root: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     return [
         *("score", *make_bench(tmp_path / "bench"), "--secondary", "bench/secondary.csv"),
-        *("--reference-peft", "lora", "--components", "8", "--relative-error", "0.5"),
+        *("--reference-peft", "lora", "--components", "8"),
         *("--store", str(store_root)),
     ]
 
@@ -162,3 +165,102 @@ def test_a_table_without_room_for_exact_algebra_is_one_line(
     asked = [*command, "-m", "influence", "--solver", "exact", "--table-gib", "1e-9"]
     assert main(asked) == 6
     assert "--solver lissa or cg" in capsys.readouterr().err
+
+
+def validation_rows(primary: Path) -> list[int]:
+    """Returns data rows of the file that the reference split puts into validation."""
+    prepared = prepare(build(DataSettings, {"dataset": str(primary)}))
+    frame = prepared.dataset.primary.frame
+    return [int(row) for row in frame["row"].iloc[prepared.split.part("val")]]
+
+
+def test_named_target_rows_have_a_column_of_values_each(
+    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows = validation_rows(tmp_path / "bench" / "primary.csv")
+    out = tmp_path / "values"
+    named = ["-m", "influence", "--parameters", "head", "--target-rows"]
+    asked = [*command, *named, ",".join(map(str, rows[:3])), "--json", "--out", str(out)]
+    assert main(asked) == 0
+    first = read_json(capsys)
+    columns = [f"target_{row}" for row in rows[:3]]
+    by_target = pd.DataFrame(first["by_target"])
+    assert list(by_target) == ["row", "smiles", "label", *columns]
+    values = [point["value"] for point in first["values"]]
+    np.testing.assert_allclose(by_target[columns].mean(axis=1), values, rtol=1e-9)
+    written = pd.read_csv(out / "by_target.csv")
+    np.testing.assert_allclose(written[columns], by_target[columns], rtol=1e-12)
+    assert main(asked) == 0
+    assert read_json(capsys) == first
+    # All rows of the split are its default.
+    assert main([*command, *named, ",".join(map(str, rows)), "--json"]) == 0
+    of_all = read_json(capsys)["values"]
+    assert main([*command, *named[:-1], "--json"]) == 0
+    default = read_json(capsys)["values"]
+    for name in ("value", "standard_error"):
+        np.testing.assert_allclose(
+            [point[name] for point in of_all], [point[name] for point in default], rtol=1e-6
+        )
+
+
+def test_target_rows_outside_the_target_split_are_refused(
+    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows = validation_rows(tmp_path / "bench" / "primary.csv")
+    train = next(row for row in range(90) if row not in rows)
+    asked = [*command, "-m", "influence", "--parameters", "head", "--target-rows"]
+    assert main([*asked, f"{rows[0]},{train}"]) == 3
+    assert f"data row {train} is not in the validation split" in capsys.readouterr().err
+    for text, said in (("1,x", "is no list of data rows"), ("4,4", "2 or more different rows")):
+        assert main([*asked, text]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_values_for_the_test_split_are_marked_wherever_they_go(
+    command: list[str], store_root: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "values"
+    asked = [*command, "-m", "influence", "--parameters", "head", "--json"]
+    assert main([*asked, "--target", "test", "--out", str(out)]) == 0
+    leaking = read_json(capsys)
+    assert "LEAKING" in leaking["reason"]
+    (run,) = find_runs(open_store(store_root), "lipo", "tags.`lipo.kind` = 'score'")
+    assert "test split" in run.tags["leaking"]
+    assert main(["select", str(out), "-s", "influence:top=3", "--json"]) == 0
+    assert "LEAKING" in capsys.readouterr().err
+    assert main(asked) == 0
+    honest = read_json(capsys)
+    assert "LEAKING" not in honest["reason"]
+    assert [p["value"] for p in honest["values"]] != [p["value"] for p in leaking["values"]]
+
+
+def test_a_comparison_cannot_choose_by_the_test_split(
+    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.toml").write_text('[influence]\ntarget = "test"\n', encoding="utf-8")
+    asked = ["compare", "--config", "mine.toml", "--dataset", "bench/primary.csv"]
+    assert main([*asked, "--secondary", "bench/secondary.csv"]) == 2
+    assert "cannot choose by the split it reports on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("method", "flag", "value", "owner"),
+    [
+        ("knn", "--damping", "0.1", "influence"),
+        ("tsds", "--parameters", "head", "influence"),
+        ("influence", "--neighbours", "3", "knn"),
+        ("loo", "--relative-error", "0.2", "tsds"),
+    ],
+)
+def test_a_flag_that_the_method_does_not_read_is_refused(
+    command: list[str],
+    capsys: pytest.CaptureFixture[str],
+    method: str,
+    flag: str,
+    value: str,
+    owner: str,
+) -> None:
+    assert main([*command, "-m", method, flag, value]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{flag}: the method '{method}' does not read it" in line
+    assert f"--method {owner}" in line

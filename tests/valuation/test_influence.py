@@ -109,6 +109,25 @@ def test_all_parameters_without_a_table(regressor):
     assert np.abs(found.values - truth).max() < 0.1 * np.abs(truth).max()
 
 
+@pytest.mark.parametrize("table_gib", [6.0, 1e-9])
+def test_each_target_row_has_its_own_values(regressor, table_gib):
+    gradients = OutputGradients(regressor, "output")
+    settings = InfluenceSettings(solver="cg", damping=0.2, tolerance=1e-4, table_gib=table_gib)
+    train, target, points = molecules()
+    found = influence(gradients, train, target, points, settings, fold_of=FOLDS, by_row=True)
+    assert found.by_row.shape == (POOL, M)
+    np.testing.assert_allclose(found.by_row.mean(axis=1), found.values, rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(found.fold_values.sum(axis=1), found.values, rtol=1e-3, atol=1e-7)
+    expected = found.by_row.std(axis=1, ddof=1) / np.sqrt(M)
+    np.testing.assert_allclose(found.standard_error, expected, rtol=1e-6)
+    alone = Molecules([target.smiles[3]] * 2, np.repeat(target.labels[3], 2))
+    of_one = influence(gradients, train, alone, points, settings, fold_of=np.array([0, 1]))
+    np.testing.assert_allclose(found.by_row[:, 3], of_one.values, rtol=1e-2, atol=1e-6)
+    of_all = influence(gradients, train, target, points, settings, fold_of=FOLDS)
+    assert of_all.by_row is None
+    assert np.abs(of_all.values - found.values).max() < 0.02 * np.abs(found.values).max()
+
+
 def test_the_exact_solver_without_room_says_what_to_do(regressor):
     with pytest.raises(ValuationError, match="GiB of gradients") as caught:
         valued(OutputGradients(regressor), solver="exact", table_gib=1e-9)
@@ -243,7 +262,7 @@ def test_the_check_by_another_solver_cannot_undo_an_exact_answer(regressor, monk
     def fails(*_, **__):
         raise ValuationError("not today")
 
-    monkeypatch.setattr("lipo_cli.valuation.influence.conjugate_gradient", fails)
+    monkeypatch.setattr("lipo_cli.valuation.influence_span.conjugate_gradient", fails)
     found = valued(OutputGradients(regressor, "output"), damping=0.05)
     assert found.agreement is None
     assert np.isfinite(found.values).all()

@@ -1,0 +1,126 @@
+"""A scoring that is kept: found again where what decides it is the same, recorded otherwise."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lipo_cli.comparison.cells import cell_fingerprint, log_inputs
+from lipo_cli.comparison.ledger import Finished, Ledger, code_version
+from lipo_cli.comparison.plan import NO_ROWS, Cell
+from lipo_cli.comparison.prepare import Prepared, digest
+from lipo_cli.comparison.score_figures import draw_scores
+from lipo_cli.comparison.scoring import Scored, score_pool
+from lipo_cli.errors import TrackingError
+from lipo_cli.model.regressor import Regressor
+from lipo_cli.progress import Progress
+from lipo_cli.settings import Peft, ScoringMethod, TrainingSettings, ValuationSettings
+from lipo_cli.valuation.selection import PointScores
+from lipo_cli.valuation.table import read_curve, read_values, write_values
+
+BY_TARGET = "by_target.csv"
+"""A column of values for each target row that was named."""
+
+
+class ScoreParameters(ValuationSettings):
+    """The parameters of a scoring's run."""
+
+    method: ScoringMethod
+    dataset: str
+    split: str
+    reference_peft: Peft
+    reference_seed: int
+    training: TrainingSettings
+
+
+def scores_of(
+    method: ScoringMethod,
+    reference: Cell,
+    regressor: Regressor,
+    prepared: Prepared,
+    training: TrainingSettings,
+    valuation: ValuationSettings,
+    ledger: Ledger,
+    progress: Progress,
+) -> Scored:
+    """Finds the values that a method gives the pool, or computes and records them."""
+    pool = prepared.require_pool()
+    deciding = valuation.of(method)
+    fingerprint = deciding.fingerprint(
+        method=method,
+        reference=cell_fingerprint(reference, NO_ROWS, prepared, training),
+        pool=digest(pool.examples),
+        # Tables name rows of the file: the same molecules elsewhere in it are another table.
+        rows=hashlib.sha256(pool.rows.astype("<i8").tobytes()).hexdigest(),
+        code=code_version(),
+    )
+    if (found := ledger.find(fingerprint)) is not None:
+        return _scored_from(method, found)
+    settings = ScoreParameters(
+        method=method,
+        dataset=prepared.dataset.name,
+        split=prepared.split.name,
+        reference_peft=reference.peft,
+        reference_seed=reference.seed,
+        training=reference.training(training),
+        tsds=deciding.tsds,
+        influence=deciding.influence,
+        knn=deciding.knn,
+    )
+    tags = {
+        "method": method,
+        "peft": reference.peft,
+        "dataset": prepared.dataset.name,
+        "split": prepared.split.name,
+        "overlap": pool.overlap.sentence(),
+    }
+    if method == "influence" and valuation.influence.target == "test":
+        tags["leaking"] = "the target is the test split"
+    with ledger.record("score", method, fingerprint, settings, tags) as record:
+        log_inputs(record, prepared, np.arange(len(pool), dtype=np.int64))
+        scored = score_pool(method, regressor, prepared, valuation, progress)
+        record.metrics(scored.figures)
+        record.tags({"reason": scored.reason, "optimal": scored.sentence})
+        with tempfile.TemporaryDirectory() as scratch:
+            for path in write_values(Path(scratch), scored.table, scored.curve):
+                record.file(path, "values")
+            if scored.by_target is not None:
+                scored.by_target.to_csv(Path(scratch) / BY_TARGET, index=False)
+                record.file(Path(scratch) / BY_TARGET, "values")
+            label = prepared.dataset.label_name()
+            for path in draw_scores(scored, Path(scratch) / "figures", label):
+                record.figure(path)
+    return replace(scored, record=ledger.find(fingerprint))
+
+
+def _scored_from(method: ScoringMethod, found: Finished) -> Scored:
+    table = read_values(found.artifact("values/values.parquet"))
+    scores = PointScores(
+        table["value"].to_numpy(),
+        table["standard_error"].to_numpy(),
+        int(found.metrics["n_optimal"]),
+    )
+    return Scored(
+        method=method,
+        scores=scores,
+        table=table,
+        curve=read_curve(found.artifact("values/removal_curve.csv")),
+        figures=dict(found.metrics),
+        sentence=found.tags.get("optimal", ""),
+        reason=found.tags.get("reason", ""),
+        converged=bool(found.metrics["converged"]),
+        by_target=_by_target_from(found),
+        record=found,
+    )
+
+
+def _by_target_from(found: Finished) -> pd.DataFrame | None:
+    try:
+        return pd.read_csv(found.artifact(f"values/{BY_TARGET}"), keep_default_na=False)
+    except TrackingError:  # no rows were named
+        return None

@@ -1,0 +1,148 @@
+"""Influence where the gradients do not fit: products with the curvature over batches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lipo_cli.progress import Progress
+from lipo_cli.valuation.arrays import FloatArray, IntArray, finite_vector
+from lipo_cli.valuation.curvature import ModelCurvature
+from lipo_cli.valuation.influence_task import InfluenceResult, Task
+from lipo_cli.valuation.lissa import lissa
+from lipo_cli.valuation.solvers import Solution, conjugate_gradient
+from lipo_cli.valuation.spectrum import largest_eigenvalue, power_iteration
+
+STOCHASTIC_RESIDUAL = 0.1
+"""What a series over batches may leave: its noise hardly changes ranks (tested), more would."""
+_PROBE = 256
+"""Molecules whose curvature stands for that of all, where lambda_max is wanted for the damping."""
+
+
+@dataclass(frozen=True)
+class _System:
+    """H + lambda I, and what solves it."""
+
+    curvature: ModelCurvature
+    damping: float
+    largest: float
+    solver: str
+    largest_of_a_batch: float | None
+
+    def solve(self, task: Task, b: Tensor, seed: int, progress: Progress) -> Solution:
+        """Solves for one right-hand side [P]."""
+        tolerance = task.settings.tolerance
+        if self.solver == "cg":
+            return conjugate_gradient(
+                self.curvature, b[:, None], self.damping, tolerance=tolerance, progress=progress
+            )
+        return lissa(
+            self.curvature,
+            b[:, None],
+            self.damping,
+            tolerance=tolerance,
+            stochastic=True,
+            largest=self.largest_of_a_batch,
+            seed=seed,
+            progress=progress,
+        )
+
+
+def over_batches(task: Task, progress: Progress) -> InfluenceResult:
+    """Solves a system for each fold of the target rows, or for each row where that is asked for.
+
+    The spread of the parts is the standard error, and holds the noise of the batches too.
+
+    Raises:
+        ValuationError: a gradient is not finite, or the system cannot be solved.
+    """
+    m = len(task.target)
+    part_of = np.arange(m) if task.by_row else task.fold_of
+    n_parts = m if task.by_row else task.n_folds
+    system = _measured(task, progress)
+    solutions = _solutions(task, system, part_of, n_parts, progress)
+    parts = _values(task, solutions, progress)
+    sizes = np.bincount(part_of, minlength=n_parts) / m
+    held = sizes > 0
+    means = parts[:, held] / sizes[held]  # what each part alone would say
+    left = max(solution.residual for solution in solutions)
+    # Conjugate gradients in float32 stop by a recurrence that drifts a little.
+    lissa_s = system.solver == "lissa"
+    allowed = STOCHASTIC_RESIDUAL if lissa_s else 10 * task.settings.tolerance
+    return InfluenceResult(
+        values=finite_vector("the values", parts.sum(axis=1)),
+        standard_error=means.std(axis=1, ddof=1) / math.sqrt(means.shape[1]),
+        fold_values=means @ task.fold_weights() if task.by_row else parts,
+        solver=system.solver,
+        damping=system.damping,
+        largest=system.largest,
+        iterations=sum(solution.iterations for solution in solutions),
+        residuals=(1.0, left),
+        agreement=None,
+        converged=left <= allowed,
+        freedom=means.shape[1] - 1,
+        n_parameters=task.gradients.n_parameters,
+        n_curvature=len(task.curved),
+        by_row=means if task.by_row else None,
+    )
+
+
+def _measured(task: Task, progress: Progress) -> _System:
+    """Measures the largest eigenvalue, and with it the damping and the scale of a series."""
+    settings, smiles = task.settings, task.curved.smiles
+    labels = torch.from_numpy(task.curved.labels)
+    curvature = ModelCurvature(
+        task.gradients, smiles, labels, settings.curvature, settings.molecules_per_product
+    )
+    probed = np.random.default_rng(settings.seed).permutation(len(smiles))[:_PROBE]
+    probe = ModelCurvature(
+        task.gradients,
+        [smiles[i] for i in probed.tolist()],
+        labels[torch.from_numpy(probed)],
+        settings.curvature,
+    )
+    progress.start("largest eigenvalue", None, "products")
+    spectrum = power_iteration(
+        probe.apply, probe.dim, probe.dtype, tolerance=0.05, at_most=15, progress=progress
+    )
+    solver = "lissa" if settings.solver == "auto" else settings.solver
+    of_a_batch = None
+    if solver == "lissa":
+        of_a_batch = largest_eigenvalue(curvature, stochastic=True, seed=settings.seed)
+    progress.finish()
+    damping = settings.damping * abs(spectrum.largest)
+    return _System(curvature, damping, spectrum.largest, solver, of_a_batch)
+
+
+def _solutions(
+    task: Task, system: _System, part_of: IntArray, n_parts: int, progress: Progress
+) -> list[Solution]:
+    gradients, target = task.gradients, task.target
+    error = gradients.predictions(target.smiles).double() - torch.from_numpy(target.labels)
+    solutions = []
+    progress.start(f"influence ({system.solver})", None, "products")
+    for part in range(n_parts):
+        of_part = torch.from_numpy(part_of == part)
+        weights = torch.where(of_part, 2 * error / len(target), 0.0).to(gradients.dtype)
+        b = gradients.weighted(target.smiles, weights)
+        solutions.append(system.solve(task, b, task.settings.seed + part, progress))
+    progress.finish()
+    return solutions
+
+
+def _values(task: Task, solutions: list[Solution], progress: Progress) -> FloatArray:
+    """Returns [n, parts] values, of which a row's sum is a point's value."""
+    points = task.points
+    labels = torch.from_numpy(points.labels)
+    columns = []
+    progress.start("values", len(solutions) * len(points), "molecules")
+    for solution in solutions:
+        predicted, slopes = task.gradients.along(points.smiles, solution.x[:, 0], progress)
+        residual = predicted.double() - labels
+        columns.append((2 * residual * slopes.double() / task.n_train).numpy())
+    progress.finish()
+    return np.stack(columns, axis=1)

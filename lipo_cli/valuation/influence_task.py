@@ -1,0 +1,115 @@
+"""What influence functions are asked, and what they answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import t as student
+
+from lipo_cli.settings import InfluenceSettings
+from lipo_cli.valuation.arrays import FloatArray, IntArray
+from lipo_cli.valuation.gradients import OutputGradients
+
+
+@dataclass(frozen=True)
+class Molecules:
+    """SMILES with labels [n] in raw units."""
+
+    smiles: Sequence[str]
+    labels: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.smiles)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A fitted model, the molecules that decide, and those to value.
+
+    Attributes:
+        gradients: Of the fitted regressor.
+        curved: The train molecules that the curvature is measured on.
+        n_train: How many the model was trained on.
+        target: [m] the rows whose loss is to fall.
+        points: [n] the points to value.
+        settings: Curvature, solver, damping.
+        fold_of: [m] the fold of each target row, 0..n_folds-1.
+        n_folds: Folds.
+        by_row: Whether a column of values for each target row is wanted.
+    """
+
+    gradients: OutputGradients
+    curved: Molecules
+    n_train: int
+    target: Molecules
+    points: Molecules
+    settings: InfluenceSettings
+    fold_of: IntArray
+    n_folds: int
+    by_row: bool = False
+
+    def fold_weights(self) -> FloatArray:
+        """Returns [m, F] what each target row's values count in the parts by fold."""
+        m = len(self.target)
+        folds = np.zeros((m, self.n_folds))
+        folds[np.arange(m), self.fold_of] = 1 / m
+        return folds
+
+
+@dataclass(frozen=True)
+class InfluenceResult:
+    """Values of n points, positive where a point lowers the target loss.
+
+    Attributes:
+        values: [n] values, squared label units.
+        standard_error: [n] over target rows: what another choice of them would do.
+        fold_values: [n, F] parts of the values by fold of the target rows; they sum to `values`.
+        solver: What solved the system.
+        damping: lambda.
+        largest: The largest eigenvalue of H.
+        iterations: Products with H.
+        residuals: Of the system, on the way.
+        agreement: Rank correlation with the values of another solver; None where none was run or
+            it did not get there.
+        converged: Whether the residual is as small as asked for; of a stochastic series, which
+            ends in noise, below `STOCHASTIC_RESIDUAL`.
+        freedom: Degrees of freedom of the standard errors: target rows, or folds, less one.
+        n_parameters: P.
+        n_curvature: Molecules that H was measured on.
+        by_row: [n, m] values by target row, whose mean over rows `values` is, where asked for.
+    """
+
+    values: FloatArray
+    standard_error: FloatArray
+    fold_values: FloatArray
+    solver: str
+    damping: float
+    largest: float
+    iterations: int
+    residuals: tuple[float, ...]
+    agreement: float | None
+    converged: bool
+    freedom: int
+    n_parameters: int
+    n_curvature: int
+    by_row: FloatArray | None = None
+
+    def sentence(self) -> str:
+        """Returns how it was computed and how far the values can be told from nothing."""
+        limit = float(student.ppf(0.975, self.freedom))
+        told = int((np.abs(self.values) > limit * self.standard_error).sum())
+        text = (
+            f"{self.solver} on {self.n_parameters:,} parameters, {self.iterations:,} products, "
+            f"residual {self.residuals[-1]:.2g}, damping {self.damping:.3g} "
+            f"(largest eigenvalue {self.largest:.3g}); {told} of {len(self.values)} values differ "
+            "from zero at 5 %"
+        )
+        expected = math.ceil(0.05 * len(self.values))
+        if told <= 2 * expected:
+            text += f", and chance alone gives {expected}: these scores cannot be told from zero"
+        if not self.converged:
+            text += "; the system is not solved well: raise --damping, or take --solver cg"
+        return text
