@@ -24,8 +24,8 @@ SelectionOption = Annotated[
         "--selection",
         "-s",
         help="Which secondary points join training: none, all, random:k=K, tsds, tsds:positive, "
-        "tsds:top=K, tsds:bottom=K; influence, knn or loo in the place of tsds. Repeatable. "
-        "(default: tsds)",
+        "tsds:top=K, tsds:bottom=K, tsds:diverse=K/CAP (no two more similar than CAP); influence, "
+        "knn or loo in the place of tsds. Repeatable. (default: tsds)",
     ),
 ]
 PeftOption = Annotated[

@@ -28,9 +28,10 @@ def select(
         typer.Option(
             "--selection",
             "-s",
-            help="tsds, tsds:positive, tsds:positive=Z, tsds:top=K, tsds:bottom=K (or influence, "
-            "knn, loo: what gave the values), random:k=K, all, none. Repeatable: the first "
-            "is written, and all are compared.",
+            help="tsds, tsds:positive, tsds:positive=Z, tsds:top=K, tsds:bottom=K, "
+            "tsds:diverse=K/CAP (no two more similar than CAP); influence, knn or loo in the place "
+            "of tsds: what gave the values; random:k=K, all, none. Repeatable: the first is "
+            "written, and all are compared.",
         ),
     ],
     out: Annotated[
@@ -131,6 +132,7 @@ def _choose(
         table["value"].to_numpy(),
         table["standard_error"].to_numpy(),
         peak_of(read_curve(curve)) if curve.is_file() else None,
+        table["smiles"].tolist(),
     )
     return {
         text: rule.select(scores, len(table), selection_rng(rule, seed))

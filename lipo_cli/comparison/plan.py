@@ -134,7 +134,7 @@ class Plan:
             unsized = {
                 str(c.selection)
                 for c in self.choices
-                if c.selection.rule in ("optimal", "positive")
+                if c.selection.rule in ("optimal", "positive", "diverse")
             }
             extra = len({k for k in sized if k is not None and k < n_pool}) + len(unsized)
         crossed = len(self.peft) * len(self.seeds) * len(self.models)

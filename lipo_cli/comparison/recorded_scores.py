@@ -104,6 +104,7 @@ def _scored_from(method: ScoringMethod, found: Finished) -> Scored:
         table["value"].to_numpy(),
         table["standard_error"].to_numpy(),
         int(found.metrics["n_optimal"]),
+        table["smiles"].tolist(),
     )
     return Scored(
         method=method,

@@ -108,7 +108,8 @@ def score_pool(
     else:
         valued, figures, reason = _closed_form(method, proxy, settings, listener)
         optimal, converged = optimal_subset(proxy.game, valued), True
-    scores = PointScores(valued.values, valued.standard_error, optimal.n_kept)
+    smiles = prepared.require_pool().examples.smiles
+    scores = PointScores(valued.values, valued.standard_error, optimal.n_kept, smiles)
     at_all, at_none = optimal.pooled_curve["utility"].iloc[[0, -1]]
     return Scored(
         method=method,

@@ -8,15 +8,18 @@
 | `M`, `M:optimal` | as many of the highest values as the cross-fitted removal curve says |
 | `M:positive`, `M:positive=Z` | value > 0, or value - Z standard errors > 0 |
 | `M:top=K`, `M:bottom=K` | the K highest or lowest values |
+| `M:diverse=K`, `M:diverse=K/CAP` | the K highest values of which no two are more alike than CAP |
 
 M is the method that values the points: `tsds` (TS-DShapley), `influence` (influence functions),
-`knn` (KNN-Shapley), `loo` (leave-one-out on the ridge proxy).
+`knn` (KNN-Shapley), `loo` (leave-one-out on the ridge proxy). CAP is a Tanimoto similarity of
+Morgan fingerprints, 0.6 where none is given.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -25,16 +28,20 @@ import numpy as np
 from lipo_cli.errors import SettingsError, ValuationError
 from lipo_cli.settings import SCORING_METHODS, ScoringMethod
 from lipo_cli.valuation.arrays import FloatArray, IntArray, finite_vector, order_best_first, ranks
+from lipo_cli.valuation.diversity import CAP, most_diverse
 
-Rule = Literal["none", "all", "random", "optimal", "positive", "top", "bottom"]
+Rule = Literal["none", "all", "random", "optimal", "positive", "top", "bottom", "diverse"]
 
 FORMS = (
     "none, all, random:k=K, tsds, tsds:optimal, tsds:positive, tsds:positive=Z, "
-    "tsds:top=K, tsds:bottom=K; influence, knn or loo in the place of tsds"
+    "tsds:top=K, tsds:bottom=K, tsds:diverse=K, tsds:diverse=K/CAP; influence, knn or loo in the "
+    "place of tsds"
 )
 """The valid forms, as error messages and help pages name them."""
 
-_FORM = re.compile(r"(?P<method>[a-z]+)(:(?P<rule>[a-z]+)(=(?P<number>[0-9.]+))?)?")
+_FORM = re.compile(
+    r"(?P<method>[a-z]+)(:(?P<rule>[a-z]+)(=(?P<number>[0-9.]+)(/(?P<cap>[0-9.]+))?)?)?"
+)
 
 
 class Scores(Protocol):
@@ -52,14 +59,19 @@ class Scores(Protocol):
     def n_optimal(self) -> int | None:
         """How many points the removal curve keeps; None where it was not measured."""
 
+    @property
+    def smiles(self) -> Sequence[str] | None:
+        """[n] the points' molecules; None where they are not known."""
+
 
 @dataclass(frozen=True)
 class PointScores:
-    """Values with their errors, and the number that the removal curve keeps, if known."""
+    """Values with their errors, the number that the removal curve keeps, and the molecules."""
 
     values: FloatArray
     standard_error: FloatArray
     n_optimal: int | None = None
+    smiles: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,15 +98,17 @@ class Selection:
 
     Attributes:
         rule: What is taken.
-        count: K of `random`, `top` and `bottom`.
+        count: K of `random`, `top`, `bottom` and `diverse`.
         z: Standard errors that `positive` subtracts from a value first.
         method: What values the points; without a meaning for `none`, `all` and `random`.
+        cap: Tanimoto similarity that two points of `diverse` may have.
     """
 
     rule: Rule
     count: int | None = None
     z: float = 0.0
     method: ScoringMethod = "tsds"
+    cap: float = CAP
 
     def __str__(self) -> str:
         match self.rule:
@@ -106,6 +120,8 @@ class Selection:
                 rule = "positive" if self.z == 0 else f"positive={self.z:g}"
             case "optimal":
                 rule = "optimal"
+            case "diverse" if self.cap != CAP:
+                rule = f"diverse={self.count}/{self.cap:g}"
             case _:
                 rule = f"{self.rule}={self.count}"
         return f"{self.method}:{rule}"
@@ -159,6 +175,8 @@ class Selection:
             kept = self._n_optimal(scores, n)
             taken[order[:kept]] = True
             why = why_not = f"the removal curve keeps the best {kept}"
+        elif self.rule == "diverse":
+            return self._by_diversity(scores, order, n)
         elif self.rule == "top":
             taken[order[: self.count]] = True
             why, why_not = f"top {self.count}", f"not in the top {self.count}"
@@ -169,6 +187,26 @@ class Selection:
             f"rank {rank} of {n}, {f'kept: {why}' if is_taken else f'left out: {why_not}'}"
             for rank, is_taken in zip(ranks(values), taken, strict=True)
         ]
+        return self._taken(taken, reasons)
+
+    def _by_diversity(self, scores: Scores, order: IntArray, n: int) -> Selected:
+        if scores.smiles is None or len(scores.smiles) != n:
+            raise ValuationError("needs the points' molecules", where=str(self))
+        chosen, passed = most_diverse(order, scores.smiles, self.count or 0, self.cap)
+        place = ranks(scores.values)
+        taken = np.zeros(n, dtype=bool)
+        taken[chosen] = True
+        what = f"the best {self.count} of similarity {self.cap:g} at most"
+        reasons = []
+        for point, rank in enumerate(place):
+            if taken[point]:
+                why = f"kept: among {what}"
+            elif point in passed:
+                other, alike = passed[point]
+                why = f"left out: similarity {alike:.2f} to rank {place[other]}"
+            else:
+                why = f"left out: not among {what}"
+            reasons.append(f"rank {rank} of {n}, {why}")
         return self._taken(taken, reasons)
 
     def _n_optimal(self, scores: Scores, n: int) -> int:
@@ -205,6 +243,8 @@ def parse_selection(text: str) -> Selection:
     if match is None:
         raise _malformed(text, "is no selection")
     method, rule, number = match["method"], match["rule"], match["number"]
+    if match["cap"] is not None and rule != "diverse":
+        raise _malformed(text, "is no selection")
     if method in ("none", "all") and rule is None:
         return Selection("none" if method == "none" else "all")
     if method == "random" and rule == "k":
@@ -219,6 +259,9 @@ def parse_selection(text: str) -> Selection:
             return Selection("top", count=_count(text, number), method=valued)
         if rule == "bottom":
             return Selection("bottom", count=_count(text, number), method=valued)
+        if rule == "diverse":
+            cap = CAP if match["cap"] is None else _cap(text, match["cap"])
+            return Selection("diverse", count=_count(text, number), method=valued, cap=cap)
     raise _malformed(text, "is no selection")
 
 
@@ -238,6 +281,16 @@ def _threshold(text: str, number: str | None) -> float:
     if not math.isfinite(z):
         raise _malformed(text, "needs a finite number of standard errors")
     return z
+
+
+def _cap(text: str, number: str) -> float:
+    try:
+        cap = float(number)
+    except ValueError:
+        cap = math.nan
+    if not 0 < cap <= 1:
+        raise _malformed(text, "needs a similarity above 0 and at most 1")
+    return cap
 
 
 def _malformed(text: str, what: str) -> SettingsError:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rdkit import Chem, DataStructs
+from rdkit.Chem import rdFingerprintGenerator
 
 from lipo_cli.errors import SettingsError, ValuationError
 from lipo_cli.valuation.selection import FORMS, PointScores, Selection, parse_selection
@@ -65,6 +67,42 @@ def test_every_point_hears_why(text, kept, left):
     assert (reasons[2], reasons[1]) == (kept, left)
 
 
+ALIKE = PointScores(
+    np.array([0.5, 0.4, 0.3, 0.2, 0.1, -1.0]),
+    np.full(6, 0.1),
+    smiles=["CCCCCCO", "CCCCCCCO", "c1ccccc1C", "CCCCCCCCO", "c1ccccc1CC", "N"],
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tsds:diverse=2", [0, 2]),
+        ("tsds:diverse=3/1", [0, 1, 2]),
+        ("tsds:diverse=6", [0, 2, 4, 5]),
+        ("tsds:diverse=6/0.2", [0, 2, 5]),
+    ],
+)
+def test_no_two_diverse_points_are_more_alike_than_the_cap(text, expected):
+    selected = take(text, ALIKE, 6)
+    assert selected.positions.tolist() == expected
+    cap = parse_selection(text).cap
+    make = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048).GetFingerprint
+    prints = [make(Chem.MolFromSmiles(ALIKE.smiles[i])) for i in expected]
+    for i, one in enumerate(prints):
+        assert all(s <= cap for s in DataStructs.BulkTanimotoSimilarity(one, prints[:i]))
+
+
+def test_a_point_that_is_passed_over_hears_by_which_it_was():
+    reasons = take("tsds:diverse=3", ALIKE, 6).reasons
+    assert reasons[0] == "rank 1 of 6, kept: among the best 3 of similarity 0.6 at most"
+    assert reasons[1].startswith("rank 2 of 6, left out: similarity 1.00")
+    assert reasons[1].endswith(" to rank 1")
+    assert reasons[5].startswith("rank 6 of 6, left out: not among the best 3")
+    with pytest.raises(ValuationError, match="needs the points' molecules"):
+        take("tsds:diverse=2")
+
+
 def test_equal_values_rank_in_the_order_of_the_file():
     scores = PointScores(np.array([1.0, 2.0, 1.0, 1.0]), np.zeros(4))
     assert take("tsds:top=2", scores, 4).positions.tolist() == [0, 1]
@@ -106,7 +144,9 @@ def test_an_optimum_of_no_point_selects_nothing():
     "text",
     [
         "", "tsd", "tsds:", "tsds:top", "tsds:top=", "tsds:top=0", "tsds:top=-1", "tsds:top=1.5",
-        "tsds:top=a", "tsds:bottom=0", "tsds:optimal=3", "tsds:best", "tsds:positive=x",
+        "tsds:top=a", "tsds:bottom=0", "tsds:optimal=3", "tsds:best",
+        "tsds:top=3/0.5", "random:k=3/0.5", "tsds:diverse",
+        "tsds:diverse=3/0", "tsds:diverse=3/1.5", "tsds:diverse=3/.", "all/0.5", "tsds:positive=x",
         "tsds:positive=1.2.3", "random", "random:k", "random:k=0", "random:n=5", "none:k=1",
         "all=3", "influences:top=3", "tsds top=3", "tsds:top=3,tsds", "tsds:top=\u0663",
     ],
