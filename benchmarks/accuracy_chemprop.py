@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from kept_runs import PEER, Run, Shelf, key_of
+from kept_runs import COMMITTED, PEER, Run, Shelf, key_of
 from split_files import SplitFile
 
 QUICK = ("--epochs", "3")
@@ -34,12 +34,12 @@ class Chemprop:
     """An installed chemprop.
 
     Attributes:
-        python: The python of its environment.
+        python: The python of its environment; None where there are kept runs alone.
         versions: Of chemprop and what it computes with.
         options: Options of `chemprop train` beyond the data, the seeds and the device.
     """
 
-    python: Path
+    python: Path | None
     versions: dict[str, str]
     options: tuple[str, ...] = ()
 
@@ -63,6 +63,12 @@ class Chemprop:
         if not versions["chemprop"].startswith("2."):
             raise SystemExit(f"--chemprop {python}: chemprop {versions['chemprop']}, not 2")
         return cls(python.absolute(), versions, tuple(options))
+
+    @classmethod
+    def committed(cls) -> Chemprop:
+        """Returns the chemprop of the runs that came with the repository; it cannot train."""
+        written = json.loads((COMMITTED / "versions.json").read_text(encoding="utf-8"))
+        return cls(None, written)
 
     def train_command(self, data: Path, folder: Path, seed: int) -> list[str]:
         """Returns the command that trains one model with its defaults."""
@@ -92,6 +98,11 @@ class Chemprop:
         key = key_of(splits, method=PEER, versions=self.versions, options=self.options, seed=seed)
         if (found := shelf.find(PEER, seed, key)) is not None:
             return found
+        if self.python is None:
+            raise SystemExit(
+                f"no run of chemprop with seed {seed} on this split came with the repository: give "
+                "--chemprop PYTHON, or fewer --seeds"
+            )
         log = shelf.stem(PEER, seed, key).with_suffix(".log")
         log.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=log.parent, prefix=".chemprop-") as scratch:

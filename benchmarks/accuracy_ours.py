@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from kept_runs import KERNEL, Run, Shelf, key_of
 from split_files import SplitFile
 
+from lipo_cli.comparison.ledger import code_version
 from lipo_cli.model.base import resolve_base
 from lipo_cli.model.kernel import RECIPE, KernelReadout
+from lipo_cli.model.precision import has_bf16
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import Peft, TrainingSettings
 from lipo_cli.training.finetune import fit
@@ -28,7 +31,7 @@ def run_ours(
         views: SMILES of each molecule to predict, the canonical one first.
     """
     base = resolve_base(settings.model).fingerprint  # a new checkpoint may bear an old name
-    content = settings.model_dump(mode="json")
+    content = _content(settings)
     key = key_of(splits, method=peft, settings=content, base=base, seed=seed)
     if (found := shelf.find(peft, seed, key, views)) is not None:
         return found
@@ -55,6 +58,7 @@ def run_ours(
         n_truncated=result.n_truncated,
         settings=content,
         base=base,
+        **_made_by(regressor),
     )
     state.unlink(missing_ok=True)
     return run
@@ -70,7 +74,7 @@ def run_kernel(splits: SplitFile, shelf: Shelf, settings: TrainingSettings, view
         views: SMILES of each molecule to predict, the canonical one first.
     """
     base = resolve_base(settings.model).fingerprint
-    content = settings.model_dump(mode="json")
+    content = _content(settings)
     key = key_of(splits, method=KERNEL, settings=content, base=base, recipe=RECIPE)
     if (found := shelf.find(KERNEL, 0, key, views)) is not None:
         return found
@@ -79,4 +83,20 @@ def run_kernel(splits: SplitFile, shelf: Shelf, settings: TrainingSettings, view
     readout = KernelReadout.fit(settings, train.smiles, train.labels)
     fitting = time.perf_counter() - start
     predicted = readout.predict_views(list(splits.rows("val", "test")["smiles"]), views=views)
-    return shelf.keep(KERNEL, 0, key, predicted, fitting, settings=content, base=base)
+    about = {"settings": content, "base": base, **_made_by(readout.encoder)}
+    return shelf.keep(KERNEL, 0, key, predicted, fitting, **about)
+
+
+def _content(settings: TrainingSettings) -> dict[str, Any]:
+    """Returns the settings as they count: a patience that cannot run out is that of none."""
+    content = settings.model_dump(mode="json")
+    content["patience"] = min(content["patience"] or settings.epochs, settings.epochs)
+    return content
+
+
+def _made_by(regressor: Regressor) -> dict[str, str]:
+    """Returns the code and the precision of a run: a report says where they are not today's."""
+    precision = regressor.settings.precision
+    if precision == "auto":
+        precision = "bf16" if has_bf16(regressor.device) else "float32"
+    return {"code": code_version(), "precision": precision}

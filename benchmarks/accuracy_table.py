@@ -21,6 +21,7 @@ from lipo_cli.model.enumeration import view_weights
 
 Floats = NDArray[np.float64]
 N_DRAWS = 2000
+WITH_KERNEL = " + kernel"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Row:
         method: The method.
         views: SMILES of a molecule whose predictions are averaged.
         n_seeds: Models trained.
-        seconds: Mean training time of one.
+        seconds: Mean training time of one; None where one was measured elsewhere.
         val_rmse: Mean over the models.
         test_rmse: Of each model.
         test_mae: Mean over the models.
@@ -46,7 +47,7 @@ class Row:
     method: str
     views: int
     n_seeds: int
-    seconds: float
+    seconds: float | None
     val_rmse: float
     test_rmse: tuple[float, ...]
     test_mae: float
@@ -77,7 +78,8 @@ def rows_of(runs: Sequence[Run], members: int, views: int) -> list[Row]:
     for (split, method), group in groups.items():
         counts = [1] if method == PEER or views == 1 else [1, views]
         rows += [_row(group, members, count) for count in counts]
-        if method not in (PEER, KERNEL):
+        if method != KERNEL:
+            # The peer, too: else the kernel's part in a ratio would look like the network's.
             kernels = groups.get((split, KERNEL), [])
             rows += [_row(group, members, count, k) for k in kernels for count in counts]
     return rows
@@ -93,10 +95,10 @@ def _row(runs: Sequence[Run], members: int, views: int, kernel: Run | None = Non
     ]
     return Row(
         split=runs[0].split,
-        method=f"{runs[0].method} + kernel" if kernel else runs[0].method,
+        method=f"{runs[0].method}{WITH_KERNEL}" if kernel else runs[0].method,
         views=views,
         n_seeds=len(runs),
-        seconds=float(np.mean([run.seconds for run in runs])) + (kernel.seconds if kernel else 0),
+        seconds=_seconds(runs, kernel),
         val_rmse=float(np.mean([n["val_rmse"] for n in numbers])),
         test_rmse=tuple(n["test_rmse"] for n in numbers),
         test_mae=float(np.mean([n["test_mae"] for n in numbers])),
@@ -105,6 +107,13 @@ def _row(runs: Sequence[Run], members: int, views: int, kernel: Run | None = Non
         errors=np.stack([_test_errors(frame) for frame in single]),
         ensemble_errors=np.stack([_test_errors(frame) for frame in together]),
     )
+
+
+def _seconds(runs: Sequence[Run], kernel: Run | None) -> float | None:
+    """Returns the mean time of a run; None where one was measured on another machine."""
+    if any(run.about.get("committed") for run in runs):
+        return None
+    return float(np.mean([run.seconds for run in runs])) + (kernel.seconds if kernel else 0)
 
 
 def _predictions(runs: Sequence[Run], n_views: int, kernel: Run | None) -> pd.DataFrame:
@@ -181,13 +190,21 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 
 def _title(row: Row) -> str:
-    name = "chemprop 2" if row.method == PEER else f"lipo {row.method}"
+    name = row.method.replace(PEER, "chemprop 2")
+    name = name if row.method.startswith(PEER) else f"lipo {name}"
     return f"{name}, mean of {row.views} SMILES" if row.views > 1 else name
 
 
 def accuracy_lines(rows: Sequence[Row]) -> list[str]:
-    """Returns the table of errors; the ratios where chemprop ran on the same split."""
-    peers = {row.split: row for row in rows if row.method == PEER}
+    """Returns the table of errors; the ratios where chemprop ran on the same split.
+
+    Like is compared with like: beside the kernel readout, chemprop beside the same readout.
+    """
+    peers = {
+        (row.split, row.method.endswith(WITH_KERNEL)): row
+        for row in rows
+        if row.method.startswith(PEER)
+    }
     lines = [
         "| split | method | seeds | validation RMSE | test RMSE | test MAE | ensemble RMSE "
         "| s per run | ours / chemprop | of ensembles |",
@@ -195,8 +212,8 @@ def accuracy_lines(rows: Sequence[Row]) -> list[str]:
     ]
     for row in rows:
         sd = deviation(row.test_rmse)
-        peer = peers.get(row.split)
-        compared = peer is not None and row.method != PEER
+        peer = peers.get((row.split, row.method.endswith(WITH_KERNEL)))
+        compared = peer is not None and not row.method.startswith(PEER)
         cells = [
             row.split,
             _title(row),
@@ -205,7 +222,7 @@ def accuracy_lines(rows: Sequence[Row]) -> list[str]:
             _number(float(np.mean(row.test_rmse))) + (f" ± {sd:.3f}" if sd is not None else ""),
             _number(row.test_mae),
             _number(row.of_ensembles("test_rmse")) if row.members > 1 else "",
-            f"{row.seconds:,.0f}",
+            _seconds_cell(row.seconds),
             _ratio(row.errors, peer.errors) if compared and peer else "",
             _ratio(row.ensemble_errors, peer.ensemble_errors)
             if compared and peer and row.members > 1
@@ -213,6 +230,10 @@ def accuracy_lines(rows: Sequence[Row]) -> list[str]:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _seconds_cell(seconds: float | None) -> str:
+    return "" if seconds is None else f"{seconds:,.0f}"
 
 
 def _ratio(ours: Floats, theirs: Floats) -> str:
@@ -228,7 +249,7 @@ def uncertainty_lines(rows: Sequence[Row]) -> list[str]:
         "|---|---|---:|---:|---:|",
     ]
     for row in rows:
-        if row.members * row.views < 2 and not row.method.endswith("+ kernel"):
+        if row.members * row.views < 2 and not row.method.endswith(WITH_KERNEL):
             continue
         cells = [
             row.split,

@@ -1,9 +1,10 @@
 """Our fine-tuning loop against `transformers.Trainer` on accelerate, in one run.
 
 Both sides train the same model from the same start on the same molecules: batch size, epochs,
-peak rate, warm-up, clipping, precision, batching by length, padding to a multiple of 16 and one
-validation per epoch are equal. They take turns, each in a process of its own (neither finds the
-other's compiled kernels or memory), and importing is timed in the same processes.
+peak rate, warm-up, clipping, precision, batching by length, padding to a multiple, and one
+validation per epoch in batches of one size are equal; neither averages weights. They take turns,
+each in a process of its own (neither finds the other's compiled kernels or memory), and importing
+is timed in the same processes.
 
     python benchmarks/trainer.py            # prints, and writes its section of docs/benchmarks.md
     python benchmarks/trainer.py --dry      # prints only
@@ -60,6 +61,7 @@ class Plan:
                 "patience": self.epochs,
                 "randomise": 0.0,
                 "layer_decay": 1.0,
+                "averaging": 0.0,
                 "device": "cpu",
             }
         )
@@ -129,6 +131,7 @@ def run_trainer(plan: Plan) -> Timing:
     import lipo_cli.training.finetune  # noqa: F401 - the model's own imports count on either side
 
     imported = time.perf_counter() - start
+    from lipo_cli.model.batches import predicted_at_once
     from lipo_cli.training.finetune import learning_rate_of
 
     name, train, validation = plan.examples()
@@ -140,7 +143,7 @@ def run_trainer(plan: Plan) -> Timing:
             output_dir=folder,
             num_train_epochs=plan.epochs,
             per_device_train_batch_size=plan.batch_size,
-            per_device_eval_batch_size=128,
+            per_device_eval_batch_size=predicted_at_once(regressor.device),
             learning_rate=learning_rate_of(regressor),
             weight_decay=settings.weight_decay,
             lr_scheduler_type="linear",
@@ -243,6 +246,8 @@ def measure(plan: Plan, repeats: int) -> list[Timing]:
 
 def report(plan: Plan, timings: list[Timing], command: str, load: float) -> str:
     """Returns the section of the docs: what was measured, where, and the table."""
+    from lipo_cli.model.batches import PAD_MULTIPLE
+
     first = timings[0]
     repeats = len(timings) // len(SIDES)
     rows = {side: [t for t in timings if t.side == side] for side in SIDES}
@@ -257,7 +262,7 @@ def report(plan: Plan, timings: list[Timing], command: str, load: float) -> str:
         f"Fine-tuning (`{plan.peft}`) of `{plan.model}` on {first.n_train:,} molecules of "
         f"{first.dataset} with {first.n_val:,} for validation after",
         f"each of {plan.epochs} epochs; batch {plan.batch_size}, {plan.precision}, both grouped by "
-        f"length and padded to a multiple of 16, {plan.threads} thread(s).",
+        f"length and padded to a multiple of {PAD_MULTIPLE}, {plan.threads} thread(s).",
         f"Medians of {repeats} runs (lowest to highest), each in a fresh process, in turn. The "
         "RMSE is that of the last epoch.",
         "",

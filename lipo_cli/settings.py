@@ -122,8 +122,8 @@ class TrainingSettings(Settings):
     tta: int = Field(default=1, ge=1, le=100)
     """SMILES of a molecule whose predictions are averaged; the canonical one weighs as it did in
     training (`randomise`)."""
-    patience: int = Field(default=20, ge=1)
-    """Epochs without gain before training stops. The default runs the schedule to its end: a few
+    patience: int | None = Field(default=None, ge=1)
+    """Epochs without gain before training stops; None: it runs its schedule to the end. A few
     hundred validation rows are too noisy to stop on before the rate has fallen."""
     min_delta: float = Field(default=0.001, ge=0)
     max_length: int = Field(default=202, ge=8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -206,9 +207,10 @@ def test_a_kernel_readout_joins_each_of_our_methods_with_its_share() -> None:
     kernel = make_run(np.hstack([constant(-2.0), constant(-1.0)]), method="kernel")
     peer = make_run(constant(1.0), method="chemprop")
     runs = [kernel, make_run(constant(1.0)), make_run(constant(0.0), seed=1), peer]
-    rows = {row.method: row for row in rows_of(runs, members=2, views=1)}
-    assert list(rows) == ["kernel", "full", "full + kernel", "chemprop"]
     share = KERNEL_SHARE
+    rows = {row.method: row for row in rows_of(runs, members=2, views=1)}
+    assert list(rows) == ["kernel", "full", "full + kernel", "chemprop", "chemprop + kernel"]
+    assert rows["chemprop + kernel"].test_rmse == pytest.approx((abs(1 - 3 * share),))
     joined = rows["full + kernel"]
     assert joined.test_rmse == pytest.approx((abs(1 - 3 * share), 2 * share))
     assert joined.of_ensembles("test_rmse") == pytest.approx(abs(0.5 - 2.5 * share))
@@ -217,6 +219,41 @@ def test_a_kernel_readout_joins_each_of_our_methods_with_its_share() -> None:
     assert rows["full"].test_rmse == pytest.approx((1.0, 0.0))
     averaged = rows_of(runs[:1], members=2, views=2)[1]
     assert averaged.test_rmse == pytest.approx((1.5,))
+
+
+def test_smiles_weigh_as_training_wrote_them() -> None:
+    views = np.hstack([constant(1.0), constant(-1.0), constant(-1.0)])
+    for randomise, expected in ((0.5, 0.0), (1.0, 1 / 3), (0.2, 0.6)):
+        run = make_run(views)
+        run = replace(run, about={"settings": {"randomise": randomise}})
+        averaged = rows_of([run], members=1, views=3)[1]
+        assert averaged.test_rmse == pytest.approx((expected,), abs=1e-12)
+
+
+def test_beside_the_kernel_like_is_compared_with_like() -> None:
+    kernel = make_run(constant(0.0), method="kernel")
+    peer = make_run(constant(2.0), method="chemprop")
+    rows = rows_of([kernel, make_run(constant(1.0)), peer], members=1, views=1)
+    ratios = {
+        line.split("|")[2].strip(): line.split("|")[9].strip() for line in accuracy_lines(rows)[2:]
+    }
+    assert ratios["lipo full"] == ratios["lipo full + kernel"] == "0.500 [0.500, 0.500]"
+    assert ratios["chemprop 2"] == ratios["chemprop 2 + kernel"] == ""
+    assert ratios["lipo kernel"] == "0.000 [0.000, 0.000]"
+
+
+def test_seconds_that_were_measured_elsewhere_are_not_shown() -> None:
+    peer = replace(make_run(constant(1.0), method="chemprop"), about={"committed": True})
+    (row,) = rows_of([peer], members=1, views=1)
+    assert row.seconds is None
+    assert accuracy_lines([row])[-1].split("|")[8].strip() == ""
+
+
+def test_committed_runs_need_no_chemprop(tmp_path: Path, splits: SplitFile) -> None:
+    peer = Chemprop.committed()
+    assert peer.versions["chemprop"].startswith("2.")
+    with pytest.raises(SystemExit, match="came with the repository"):
+        peer.run(splits, Shelf(splits), seed=0)
 
 
 def test_the_ratio_of_equal_errors_is_one_and_of_half_as_large_ones_half() -> None:
@@ -315,9 +352,8 @@ def test_the_whole_benchmark_on_a_file_of_the_users_goes_on_where_it_stopped(
     first = page.read_text()
     assert first.startswith("# Benchmarks\n\n<!-- accuracy-primary:begin -->")
     table = [line for line in first.splitlines() if line.startswith(("| random", "| scaffold"))]
-    # The kernel alone, full, full with the kernel: 2 rows each; chemprop. Less those of intervals
-    # with nothing to vary.
-    assert len(table) == 2 * (7 + 6)
+    # The kernel alone, full, full with the kernel: 2 rows each; chemprop, alone and with the kernel.
+    assert len(table) == 2 * (8 + 7)
     assert "0 of 10 runs were kept" in first
     assert f"with `{' '.join(QUICK)}`" in first
     assert '"--epochs", "3"' in calls.read_text()

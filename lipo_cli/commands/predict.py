@@ -164,10 +164,18 @@ def _predict_all(
 
 def _predictor(folder: Path, views: int | None, *, uncertainty: bool) -> Compute:
     """Loads a model and returns what computes the columns [n, 1 or 4] of some molecules."""
-    from lipo_cli.model.ensemble import calibration_of, load_predictor, predict_with_interval
+    from lipo_cli.commands.console import warn
+    from lipo_cli.model.ensemble import (
+        calibrated_views,
+        calibration_of,
+        load_predictor,
+        predict_with_interval,
+    )
 
     model = load_predictor(folder)
     if uncertainty:
         calibration_of(model)  # before anything is printed
+        if views not in (None, known := calibrated_views(model)):
+            warn(f"--tta {views}: the interval was calibrated on the mean of {known} SMILES")
         return lambda smiles: predict_with_interval(model, smiles, views=views)
     return lambda smiles: model.predict(smiles, views=views)[:, None]

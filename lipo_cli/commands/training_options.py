@@ -37,8 +37,7 @@ Patience = Annotated[
     int | None,
     typer.Option(
         "--patience",
-        help="Epochs without a better validation RMSE before it stops. (default: 20, the whole "
-        "schedule)",
+        help="Epochs without a better validation RMSE before it stops. (default: it does not)",
         rich_help_panel=_PANEL,
     ),
 ]

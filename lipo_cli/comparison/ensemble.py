@@ -31,7 +31,7 @@ from lipo_cli.comparison.ledger import Ledger, Recorder
 from lipo_cli.comparison.plan import Cell
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.uncertainty import calibration_of, measured_numbers, predict_parts
-from lipo_cli.model.ensemble import Ensemble
+from lipo_cli.model.ensemble import Ensemble, Member
 from lipo_cli.model.kernel import RECIPE, KernelReadout
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress
@@ -182,7 +182,9 @@ def combine(
             shared = first.training(training)
             readout = KernelReadout.fit(shared, examples.smiles, examples.labels)
             seconds += time.monotonic() - started
-        numbers, predictions = _measured(members, readout, prepared, ledger, record)
+        numbers, predictions = _measured(
+            members, readout, prepared, ledger, record, device=training.device
+        )
         record.metrics({**numbers, "seconds": seconds})
         return EnsembleResult(tuple(members), record.run_id, seconds, numbers, predictions)
 
@@ -193,9 +195,11 @@ def _measured(
     prepared: Prepared,
     ledger: Ledger,
     record: Recorder,
+    *,
+    device: str,
 ) -> tuple[dict[str, float | None], pd.DataFrame]:
     folders = [ledger.regressor_folder(str(member.run_id)) for member in members]
-    networks: list[Regressor | KernelReadout] = [Regressor.load(folder) for folder in folders]
+    networks: list[Member] = [Regressor.load(folder, device=device) for folder in folders]
     ensemble = Ensemble(networks + ([readout] if readout is not None else []))
     predictions = predict_parts(ensemble, prepared)
     calibration = calibration_of(predictions)

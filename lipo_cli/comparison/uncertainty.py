@@ -54,13 +54,15 @@ def measured_numbers(
     """Returns val_rmse, and of the test rows rmse, mae, r2, spearman and the interval's quality.
 
     `test_coverage` is the share of measured values inside their interval, `test_interval` its mean
-    width, `test_error_ratio` the RMS error of the most uncertain fifth over that of the least.
+    width, `test_error_ratio` the RMS error of the most uncertain fifth over that of the least; None
+    where there is no calibration, or no spread to sort by.
     """
     predicted, measured, _ = _columns(predictions, "val")
     numbers: dict[str, float | None] = {"val_rmse": regression_metrics(predicted, measured)["rmse"]}
     predicted, measured, spreads = _columns(predictions, "test")
     found = regression_metrics(predicted, measured)
     numbers |= {f"test_{name}": found[name] for name in ("rmse", "mae", "r2", "spearman")}
+    numbers |= dict.fromkeys(("test_coverage", "test_interval", "test_error_ratio"))
     if calibration is not None:
         low, high = calibration.interval(predicted, spreads)
         numbers["test_coverage"] = coverage(low, high, measured)

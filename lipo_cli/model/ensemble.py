@@ -95,7 +95,9 @@ class Ensemble:
         for i, member in enumerate(self.members):
             member.save(folder / _MEMBERS / str(i))
             sums.append(sha256_of(folder / _MEMBERS / str(i) / "manifest.json"))
-        write_json(folder / "manifest.json", {**self.manifest, "members": sums})
+        needed = [m.manifest["base"] for m in self.members if not m.manifest["self_contained"]]
+        about = {"self_contained": not needed, **({"base": needed[0]} if needed else {})}
+        write_json(folder / "manifest.json", {**self.manifest, **about, "members": sums})
 
     @classmethod
     def load(cls, folder: Path | str, *, base: str | None = None, device: str = "auto") -> Self:
@@ -138,14 +140,17 @@ def _load_member(folder: Path, *, base: str | None, device: str) -> Member:
 def load_predictor(
     folder: Path | str, *, base: str | None = None, device: str = "auto"
 ) -> Regressor | Ensemble:
-    """Loads whatever a folder holds: a regressor or an ensemble.
+    """Loads whatever a folder holds: a regressor, an ensemble, or a kernel readout as one of one.
 
     Raises:
-        ModelError: it holds neither, or is damaged.
+        ModelError: it holds none of them, or is damaged.
     """
     file = Path(folder) / "manifest.json"
-    if file.is_file() and read_json(file).get("kind") == KIND:
+    kind = read_json(file).get("kind") if file.is_file() else None
+    if kind == KIND:
         return Ensemble.load(folder, base=base, device=device)
+    if kind == kernel.KIND:
+        return Ensemble([KernelReadout.load(folder, base=base, device=device)])
     return Regressor.load(folder, base=base, device=device)
 
 
@@ -180,6 +185,13 @@ def calibration_of(model: Regressor | Ensemble) -> Calibration:
             hint="it was saved by an older lipo, or validated on fewer than 20 molecules",
         )
     return Calibration.from_dict(content)
+
+
+def calibrated_views(model: Regressor | Ensemble) -> int:
+    """Returns how many SMILES of a molecule a model averages where none are named."""
+    first = model.members[0] if isinstance(model, Ensemble) else model
+    encoder = first.encoder if isinstance(first, KernelReadout) else first
+    return encoder.settings.tta
 
 
 def predict_with_interval(

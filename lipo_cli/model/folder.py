@@ -154,11 +154,19 @@ def portable_name(name: str) -> str:
     return Path(name).name if Path(name).is_absolute() else name
 
 
-def write_base(source: Path, wanted: dict[str, str], folder: Path) -> bool:
+def write_base(
+    source: Path, wanted: dict[str, str], folder: Path, *, at_most: int | None = MAX_BASE_BYTES
+) -> bool:
     """Copies a base model's config and weights, as they lie on disk, to `folder/base`.
 
+    Args:
+        source: Where they lie.
+        wanted: Their checksums.
+        folder: The folder of the saved model.
+        at_most: Bytes of weights that are copied; None: any number.
+
     Returns:
-        Whether it did: weights of more than `MAX_BASE_BYTES` stay where they are.
+        Whether it did: larger weights stay where they are.
 
     Raises:
         ModelError: the base is gone, or has changed since it was loaded.
@@ -171,7 +179,7 @@ def write_base(source: Path, wanted: dict[str, str], folder: Path) -> bool:
                 where=source,
                 hint="put it back and save again",
             )
-    if (source / "model.safetensors").stat().st_size > MAX_BASE_BYTES:
+    if at_most is not None and (source / "model.safetensors").stat().st_size > at_most:
         return False
     target = folder / BASE_FOLDER
     target.mkdir(exist_ok=True)

@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
 from lipo_cli import __version__
-from lipo_cli.chem.fingerprints import N_BITS, morgan_bits, tanimoto
+from lipo_cli.chem.fingerprints import N_BITS, RADIUS, morgan_bits, tanimoto
 from lipo_cli.errors import ModelError
 from lipo_cli.model.base import sha256_of
 from lipo_cli.model.folder import (
@@ -36,12 +36,15 @@ from lipo_cli.model.folder import (
     write_base,
     write_json,
 )
+from lipo_cli.model.precision import out_of_memory_as_one_line
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import TrainingSettings
 
 KIND = "kernel"
 Floats = NDArray[np.float64]
 _FILE = "kernel.safetensors"
+_TOKENIZER = "tokenizer.json"
+_HASHED = {"kernel_sha256": _FILE, "tokenizer_sha256": f"{BASE_FOLDER}/{_TOKENIZER}"}
 _ROWS_AT_ONCE = 2048
 PENALTY, EPSILON, STRUCTURE = 3.0, 0.1, 0.5
 """C and epsilon in standard deviations of the labels, and what Tanimoto weighs beside the Gaussian
@@ -49,7 +52,10 @@ kernel, whose gamma is one over the embedding's width. Chosen on validation of L
 reference split among C 1, 3, 10; gamma 1/4 to 4 over the width; weights 0, 1/2, 1."""
 MOST_ROWS = 8000
 """A kernel matrix of more molecules does not fit a laptop; of more, this many are drawn."""
-RECIPE = f"C={PENALTY:g} epsilon={EPSILON:g} tanimoto={STRUCTURE:g} rows={MOST_ROWS}"
+RECIPE = (
+    f"C={PENALTY:g} epsilon={EPSILON:g} gamma=1/width tanimoto={STRUCTURE:g} "
+    f"morgan={RADIUS}/{N_BITS} rows={MOST_ROWS}"
+)
 """What decides a readout beside the encoder and the molecules."""
 
 
@@ -81,21 +87,20 @@ class Machine:
     structure: Floats
 
     def __call__(self, embeddings: Floats, bits: sparse.csr_matrix) -> Floats:
-        """Returns predictions [n, k] in label units of n molecules written as k SMILES.
+        """Returns predictions [n] in label units.
 
         Args:
-            embeddings: [n, k, d] of the SMILES.
-            bits: [n, 2048] fingerprints of the molecules.
+            embeddings: [n, d] of the molecules.
+            bits: [n, 2048] their fingerprints.
         """
         known = sparse.csr_matrix(np.unpackbits(self.bits, axis=1, count=N_BITS).astype(np.int32))
-        n, n_views, _ = embeddings.shape
-        found = np.empty((n, n_views))
-        for start in range(0, n, _ROWS_AT_ONCE):
+        found = np.empty(len(embeddings))
+        for start in range(0, len(found), _ROWS_AT_ONCE):
             some = slice(start, start + _ROWS_AT_ONCE)
-            alike = self.structure * (tanimoto(bits[some], known) @ self.dual)
-            for k in range(n_views):
-                z = (embeddings[some, k] - self.mean) / self.scale
-                found[some, k] = gaussian(z, self.vectors, self.gamma) @ self.dual + alike
+            z = (embeddings[some] - self.mean) / self.scale
+            kernel = gaussian(z, self.vectors, self.gamma)
+            kernel += self.structure * tanimoto(bits[some], known)
+            found[some] = kernel @ self.dual
         return found + self.intercept
 
 
@@ -141,8 +146,17 @@ class KernelReadout:
             labels: [n] their labels, raw units.
 
         Raises:
-            ModelError: the pretrained model cannot be used.
+            ModelError: the pretrained model cannot be used, or a label is no finite number.
+            TrainingError: memory ran out.
         """
+        if not np.isfinite(labels).all():
+            raise ModelError("a label is no finite number", where="the kernel readout")
+        hint = "take --no-kernel, or train on fewer molecules"
+        with out_of_memory_as_one_line("the kernel readout", hint):
+            return cls._fitted(settings, smiles, labels)
+
+    @classmethod
+    def _fitted(cls, settings: TrainingSettings, smiles: Sequence[str], labels: Floats) -> Self:
         encoder = Regressor.from_base("full", settings, 0)
         if len(smiles) > MOST_ROWS:
             drawn = np.sort(np.random.default_rng(0).choice(len(smiles), MOST_ROWS, replace=False))
@@ -176,10 +190,15 @@ class KernelReadout:
     def predict_views(
         self, smiles: Sequence[str], *, batch_size: int | None = None, views: int | None = None
     ) -> Floats:
-        """Predicts [n, views] values: the SMILES as given first, then others of the molecule."""
-        written, count = self.encoder.written_views(smiles, views)
-        embedded = self.encoder.embed(written, batch_size=batch_size)
-        return self.machine(embedded.reshape(len(smiles), count, -1), morgan_bits(smiles))
+        """Predicts [n, views] values, all of a row the same: it reads the SMILES as given alone.
+
+        It was fitted on canonical SMILES only, and other ones add no accuracy (docs/benchmarks.md).
+        """
+        count = self.encoder.settings.tta if views is None else views
+        if not smiles:
+            return np.empty((0, count))
+        embedded = self.encoder.embed(smiles, batch_size=batch_size)
+        return np.repeat(self.machine(embedded, morgan_bits(smiles))[:, None], count, axis=1)
 
     def average(self, views: Floats) -> Floats:
         """Returns the mean [n] of predictions of several SMILES [n, k]."""
@@ -190,16 +209,18 @@ class KernelReadout:
         return self.encoder.weights(count)
 
     def save(self, folder: Path) -> None:
-        """Writes the folder, its manifest last; up to 64 MiB of the base model go with it.
+        """Writes the folder, the base model in it and its manifest last.
 
         Raises:
             ModelError: the base model is gone, or has changed since it was loaded.
         """
         folder.mkdir(parents=True, exist_ok=True)
         base, source = self.encoder.base, self.encoder.base_folder
-        whole = source is not None and write_base(source, base, folder)
+        # Whatever its size: the encoder is the model, as the weights of a fine-tuned one are.
+        whole = source is not None and write_base(source, base, folder, at_most=None)
         name = portable_name(base["name"]) if whole else base["name"]
-        tokenizer = folder / BASE_FOLDER / "tokenizer.json" if whole else folder / "tokenizer.json"
+        tokenizer = folder / BASE_FOLDER / _TOKENIZER
+        tokenizer.parent.mkdir(exist_ok=True)
         self.encoder.tokenizer.backend_tokenizer.save(str(tokenizer))
         arrays = {f.name: getattr(self.machine, f.name) for f in fields(Machine)}
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / _FILE)
@@ -207,6 +228,7 @@ class KernelReadout:
         self.manifest["settings"] = {**self.manifest["settings"], "model": name}
         self.manifest["self_contained"] = whole
         self.manifest["kernel_sha256"] = sha256_of(folder / _FILE)
+        self.manifest["tokenizer_sha256"] = sha256_of(tokenizer)
         write_json(folder / "manifest.json", self.manifest)
 
     @classmethod
@@ -224,22 +246,22 @@ class KernelReadout:
         """
         folder = Path(folder)
         manifest = read_json(folder / "manifest.json")
-        if missing := sorted({"base", "settings", "kernel_sha256"} - manifest.keys()):
+        if missing := sorted({"base", "settings", *_HASHED} - manifest.keys()):
             raise ModelError(f"the manifest lacks {', '.join(missing)}", where=folder)
-        file = folder / _FILE
-        if not file.is_file() or sha256_of(file) != manifest["kernel_sha256"]:
-            raise ModelError(
-                f"{_FILE} is not the file that the manifest describes",
-                where=folder,
-                hint="the folder is damaged or mixed; export the model again",
-            )
+        for key, inside in _HASHED.items():
+            if not (folder / inside).is_file() or sha256_of(folder / inside) != manifest[key]:
+                raise ModelError(
+                    f"{inside} is not the file that the manifest describes",
+                    where=folder,
+                    hint="the folder is damaged or mixed; export the model again",
+                )
         found = matching_base(base, manifest, folder)
         settings = read_settings(manifest, folder, device=device, model=str(found.folder))
         encoder = Regressor.from_base("full", settings, 0)
         encoder.base = manifest["base"]
-        arrays = load_file(file)
+        arrays = load_file(folder / _FILE)
         if missing := sorted({f.name for f in fields(Machine)} - arrays.keys()):
             raise ModelError(f"{_FILE} lacks {', '.join(missing)}", where=folder)
         machine = Machine(**{f.name: arrays[f.name] for f in fields(Machine)})
-        own = ("kind", "peft", "base", "settings", "kernel_sha256")
+        own = ("kind", "peft", "base", "settings", *_HASHED)
         return cls(encoder, machine, {k: v for k, v in manifest.items() if k not in own})

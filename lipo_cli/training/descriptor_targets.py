@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipo_cli.chem.descriptors import DESCRIPTORS, Float32s, descriptor_matrix
+from lipo_cli.errors import DataError
 from lipo_cli.progress import Progress, SilentProgress
 from lipo_cli.training.corpus import Corpus
 from lipo_cli.training.views import Positions
@@ -68,6 +69,12 @@ def descriptor_targets(
     if not mark.is_file():
         _compute(corpus, file, workers, progress or SilentProgress(), check)
         mark.write_text(json.dumps({"names": DESCRIPTORS}), encoding="utf-8")
+    elif json.loads(mark.read_text(encoding="utf-8")).get("names") != list(DESCRIPTORS):
+        raise DataError(
+            "these descriptors are not those that this RDKit computes",
+            where=mark,
+            hint="they were cached by another version: remove the file, and they are computed anew",
+        )
     values = np.load(file, mmap_mode="r")
     # Over a slice at a time: all rows at once would be a second copy of the file in memory.
     total, squares, counts = (np.zeros(len(DESCRIPTORS)) for _ in range(3))

@@ -1,9 +1,10 @@
 """Fine-tuning by regression: label-standardised squared error, early stopping, exact resume.
 
 The loop is our own for what it does: a killed run resumes bit for bit, the best weights stay in
-memory, SMILES are written anew in each epoch, and a run that diverges is one line. It costs nothing
-against `transformers.Trainer` (benchmarks/trainer.py). Everything random in an epoch is drawn from
-(seed, epoch), so that a run resumed from the state after an epoch equals one never stopped.
+memory, SMILES are written anew in each epoch, and a run that diverges is one line. What it costs
+against `transformers.Trainer` is measured (benchmarks/trainer.py). Everything random in an epoch is
+drawn from (seed, epoch), so that a run resumed from the state after an epoch equals one never
+stopped.
 """
 
 from __future__ import annotations
@@ -239,8 +240,8 @@ def _epoch(run: _Run, listener: Progress) -> dict[str, float]:
         if val_rmse < state.best_val_rmse:
             state.best_val_rmse, state.best_epoch = val_rmse, state.epoch
             state.best_weights = run.regressor.copy_state()
-    without_progress = state.epoch - state.patience_from
-    state.stopped_early = without_progress >= settings.patience and state.epoch < settings.epochs
+    if settings.patience is not None and state.epoch < settings.epochs:
+        state.stopped_early = state.epoch - state.patience_from >= settings.patience
     seconds = time.monotonic() - started
     state.seconds += seconds
     head: Any = run.regressor.head()

@@ -306,6 +306,26 @@ def test_ensemble_is_the_mean_of_its_seeds_and_is_found_again(
     assert n_runs(store_root) == 2
 
 
+def test_an_ensemble_without_calibration_is_shown_all_the_same(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Nine rows of validation calibrate nothing, whether the ensemble is new or found again.
+    asked = [*command, "--ensemble", "2", "--split", "random"]
+    shown = []
+    for _ in range(2):
+        assert main(asked) == 0
+        shown.append(capsys.readouterr().out)
+        assert "with the kernel readout: test RMSE" in shown[-1]
+        assert "intervals" not in shown[-1]
+    assert shown[0].splitlines()[-1] == shown[1].splitlines()[-1]
+    both = []
+    for seed in ("0", "0"):
+        assert main([*asked, "--seed", seed, "--json"]) == 0
+        both.append(json.loads(capsys.readouterr().out))
+    assert both[0]["test_coverage"] is None
+    assert both[0].keys() == both[1].keys()
+
+
 def test_an_ensemble_without_the_kernel_is_the_plain_mean(
     command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

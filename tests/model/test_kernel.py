@@ -13,7 +13,8 @@ from sklearn.metrics.pairwise import rbf_kernel
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 
-from lipo_cli.errors import ModelError
+from lipo_cli.errors import ModelError, TrainingError
+from lipo_cli.model import folder as folders
 from lipo_cli.model import kernel
 from lipo_cli.model.ensemble import KERNEL_SHARE, Ensemble, load_predictor
 from lipo_cli.model.kernel import EPSILON, PENALTY, STRUCTURE, KernelReadout
@@ -76,13 +77,56 @@ def test_it_learns_what_the_frozen_encoder_shows(checkpoint: Path) -> None:
     assert np.sqrt(np.mean(error**2)) < 0.6 * labels[test].std()
 
 
-def test_views_are_averaged_as_those_of_a_network(readout: KernelReadout) -> None:
+def test_it_reads_the_smiles_as_given_alone(readout: KernelReadout) -> None:
     views = readout.predict_views(MOLECULES, views=3)
     assert views.shape == (len(MOLECULES), 3)
-    np.testing.assert_allclose(views[:, 0], readout.predict(MOLECULES, views=1), atol=1e-5)
-    np.testing.assert_allclose(
-        readout.predict(MOLECULES, views=3), views @ [0.5, 0.25, 0.25], atol=1e-12
+    np.testing.assert_array_equal(views, views[:, [0, 0, 0]])
+    np.testing.assert_allclose(readout.predict(MOLECULES, views=3), views[:, 0], atol=1e-12)
+    assert readout.predict([]).shape == (0,)
+    assert readout.predict_views([], views=4).shape == (0, 4)
+
+
+def test_a_folder_of_its_own_is_a_model(readout: KernelReadout, tmp_path: Path) -> None:
+    readout.save(tmp_path / "alone")
+    loaded = load_predictor(tmp_path / "alone", device="cpu")
+    np.testing.assert_allclose(loaded.predict(MOLECULES), readout.predict(MOLECULES), atol=1e-9)
+
+
+def test_a_large_encoder_goes_along_all_the_same(
+    readout: KernelReadout, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = readout.predict(MOLECULES)
+    lora = tiny_regressor(checkpoint, "lora")
+    monkeypatch.setattr(folders, "MAX_BASE_BYTES", 1)
+    monkeypatch.setattr(folders.write_base, "__kwdefaults__", {"at_most": 1})
+    Ensemble([readout]).save(tmp_path / "saved")
+    Ensemble([lora, readout]).save(tmp_path / "named")
+    for file in checkpoint.iterdir():
+        file.unlink()
+    loaded = load_predictor(tmp_path / "saved", device="cpu")
+    np.testing.assert_allclose(loaded.predict(MOLECULES), expected, rtol=0, atol=1e-9)
+    whole, named = (
+        json.loads((tmp_path / name / "manifest.json").read_text()) for name in ("saved", "named")
     )
+    assert whole["self_contained"] is True
+    assert named["self_contained"] is False
+    assert named["base"]["name"] == str(checkpoint)  # `lipo model export` says that it is needed
+
+
+def test_labels_and_memory_that_do_not_do_are_one_line(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tiny_settings(checkpoint)
+    with pytest.raises(ModelError, match="no finite number"):
+        KernelReadout.fit(settings, MOLECULES, np.full(len(MOLECULES), np.nan))
+
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(kernel, "gaussian", full)
+    with pytest.raises(TrainingError, match="memory ran out") as caught:
+        KernelReadout.fit(settings, MOLECULES, LABELS)
+    assert "--no-kernel" in str(caught.value)
 
 
 def test_a_saved_ensemble_predicts_the_same_without_its_base(
@@ -117,6 +161,7 @@ def test_shares_sum_to_one_whatever_the_members(readout: KernelReadout, checkpoi
         (lambda folder: (folder / "kernel.safetensors").write_bytes(b"no"), "not the file"),
         (lambda folder: (folder / "kernel.safetensors").unlink(), "not the file"),
         (lambda folder: (folder / "base" / "config.json").write_text("{}"), "another"),
+        (lambda folder: (folder / "base" / "tokenizer.json").write_text("{}"), "not the file"),
         (lambda folder: _without(folder, "base"), "lacks base"),
     ],
 )

@@ -193,6 +193,14 @@ def test_run_that_goes_nowhere_stops_after_its_patience(tiny: Path, patience: in
     check_against_the_rule(regressor, result)
 
 
+def test_without_patience_a_run_that_goes_nowhere_takes_all_its_epochs(tiny: Path) -> None:
+    regressor = tiny_regressor(tiny, learning_rate=1e-12, epochs=23)
+    assert regressor.settings.patience is None
+    result = fit(regressor, TRAIN, VALIDATION, seed=0)
+    assert len(result.history) == 23
+    assert not result.stopped_early
+
+
 def test_patience_that_ends_with_the_last_epoch_is_no_early_stop(tiny: Path) -> None:
     regressor = tiny_regressor(tiny, learning_rate=1e-12, epochs=4, patience=3)
     result = fit(regressor, TRAIN, VALIDATION, seed=0)
