@@ -352,7 +352,7 @@ def test_the_whole_benchmark_on_a_file_of_the_users_goes_on_where_it_stopped(
     first = page.read_text()
     assert first.startswith("# Benchmarks\n\n<!-- accuracy-primary:begin -->")
     table = [line for line in first.splitlines() if line.startswith(("| random", "| scaffold"))]
-    # The kernel alone, full, full with the kernel: 2 rows each; chemprop, alone and with the kernel.
+    # The kernel alone, full, full with the kernel: 2 rows each; chemprop alone and with it.
     assert len(table) == 2 * (8 + 7)
     assert "0 of 10 runs were kept" in first
     assert f"with `{' '.join(QUICK)}`" in first
