@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lipo_cli.commands.select_source import ScoredFile
-    from lipo_cli.valuation.selection import Selected, Selection
+    from lipo_cli.valuation.selection import Selected
 
 
 def select(
     values: Annotated[
-        Path,
-        typer.Argument(help="What `lipo score --out` wrote: its folder, or values.csv/.parquet."),
+        list[Path],
+        typer.Argument(
+            help="What `lipo score --out` wrote: its folder, or values.csv/.parquet. Several "
+            "folders, of different methods, are compared."
+        ),
     ],
     selection: Annotated[
         list[str],
@@ -66,43 +69,45 @@ def select(
     label that were scored (canonical, duplicates merged), value, standard_error, rank, selected and
     reason; a column of the file that would be taken for one of these becomes file.NAME. Without
     --out, the chosen rows go to stdout as CSV.
+
+    Several selections are compared by their overlap (Jaccard), and the values of several methods by
+    their rank correlation.
     """
     import sys
 
     from lipo_cli.commands.console import emit_json, say
-    from lipo_cli.commands.select_source import find_source, origin_of
-    from lipo_cli.valuation.selection import parse_selection
-    from lipo_cli.valuation.table import read_values
+    from lipo_cli.commands.select_source import find_source
+    from lipo_cli.commands.select_tables import rank_correlations, read_tables, table_for
+    from lipo_cli.valuation.selection import parse_selection, selection_rng
 
     rules = {text: parse_selection(text) for text in selection}
     if out is not None:
         opt.prepare_out(out)
-    table = read_values(values)
-    origin = origin_of(values)
-    method = origin.method
-    if origin.leaks:
+    tables = read_tables(values)
+    if any(each.origin.leaks for each in tables):
         say("LEAKING: the target of these values was the test split; what is chosen by them")
         say("must not be reported on it")
-    for text, rule in rules.items():
-        if rule.needs_scores and method is not None and rule.method != method:
-            raise SettingsError(
-                f"these values are of the method '{method}'",
-                where=f"--selection {text}",
-                hint=f"write {text.replace(rule.method, method, 1)}, or score with {rule.method}",
-            )
-    chosen = _choose(rules, table, values, seed)
-    first = chosen[selection[0]]
-    marked = table.assign(selected=False, reason=list(first.reasons))
+    valued = {text: table_for(text, rule, tables) for text, rule in rules.items()}
+    n = len(tables[0].table)
+    chosen = {
+        text: rule.select(valued[text].scores(), n, selection_rng(rule, seed))
+        for text, rule in rules.items()
+    }
+    first, of_first = chosen[selection[0]], valued[selection[0]]
+    marked = of_first.table.assign(selected=False, reason=list(first.reasons))
     marked.loc[first.positions, "selected"] = True
-    source = find_source(values, secondary)
+    source = find_source(of_first.path, secondary)
     if out is not None and source is not None and out.resolve() == source.path.resolve():
         raise SettingsError(f"{out} is the file that was scored", where="--out")
     written = _with_file_columns(marked, source, smiles_column)
     for text, selected in chosen.items():
-        say(f"{text}: {len(selected)} of {len(table)} points")
-    overlaps = _overlaps(chosen)
+        say(f"{text}: {len(selected)} of {n} points")
+    overlaps, ranks = _overlaps(chosen), rank_correlations(tables)
     for overlap in overlaps:
         say(f"{overlap['first']} and {overlap['second']}: Jaccard {overlap['jaccard']:.2f}")
+    for pair in ranks:
+        rank = "not defined" if pair["spearman"] is None else f"{pair['spearman']:.2f}"
+        say(f"values of {pair['first']} and {pair['second']}: Spearman {rank}")
     if out is not None:
         _write(written, out)
         say(f"written: {out}")
@@ -114,30 +119,11 @@ def select(
                 "rows": marked.loc[marked["selected"], "row"].tolist(),
                 "chosen": taken.to_dict("records"),
                 "overlaps": overlaps,
+                "rank_correlations": ranks,
             }
         )
     elif out is None:
         taken.to_csv(sys.stdout, index=False)
-
-
-def _choose(
-    rules: dict[str, Selection], table: pd.DataFrame, values: Path, seed: int
-) -> dict[str, Selected]:
-    from lipo_cli.valuation.removal import peak_of
-    from lipo_cli.valuation.selection import PointScores, selection_rng
-    from lipo_cli.valuation.table import read_curve
-
-    curve = (values if values.is_dir() else values.parent) / "removal_curve.csv"
-    scores = PointScores(
-        table["value"].to_numpy(),
-        table["standard_error"].to_numpy(),
-        peak_of(read_curve(curve)) if curve.is_file() else None,
-        table["smiles"].tolist(),
-    )
-    return {
-        text: rule.select(scores, len(table), selection_rng(rule, seed))
-        for text, rule in rules.items()
-    }
 
 
 def _overlaps(chosen: dict[str, Selected]) -> list[dict[str, Any]]:

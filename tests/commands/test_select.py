@@ -135,3 +135,77 @@ def test_a_failed_write_leaves_the_earlier_file(
     assert "No space left" in capsys.readouterr().err
     assert out.read_text() == "earlier"
     assert not list(Path().glob(".*chosen.csv"))
+
+
+def write_other(
+    values: Path, name: str, method: str, worth: np.ndarray, first_row: int = 100
+) -> Path:
+    """Writes a second table of the same points, as `lipo score --method METHOD --out` would."""
+    scores = PointScores(worth, np.full(N, 0.01), 5)
+    chosen = Selection("optimal").select(scores, N, np.random.default_rng(0))
+    smiles = ["C" * (i + 1) for i in range(N)]
+    rows = range(first_row, first_row + N)
+    write_values(Path(name), value_table(rows, smiles, worth, scores, chosen))
+    source = {"path": "gone.csv", "sha256": "", "read": [], "method": method}
+    (Path(name) / "source.json").write_text(json.dumps(source))
+    if not (values / "source.json").exists():
+        (values / "source.json").write_text(json.dumps({**source, "method": "tsds"}))
+    return Path(name)
+
+
+def test_values_of_two_methods_are_compared(
+    values: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_other(values, "other", "knn", np.linspace(-0.4, 0.5, N))
+    asked = ["select", str(values), str(other), "-s", "knn:top=3", "-s", "tsds:top=3"]
+    assert main([*asked, "--json"]) == 0
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert found["selections"] == {"knn:top=3": [27, 28, 29], "tsds:top=3": [0, 1, 2]}
+    assert found["rows"] == [127, 128, 129]
+    assert [row["value"] for row in found["chosen"]] == pytest.approx(
+        [0.5 - 0.9 / 29 * k for k in (2, 1, 0)]
+    )
+    (pair,) = found["rank_correlations"]
+    assert pair == {"first": "tsds", "second": "knn", "spearman": pytest.approx(-1)}
+    assert "values of tsds and knn: Spearman -1.00" in printed.err
+    assert main([*asked, "-s", "loo:top=1"]) == 2
+    assert "these values are of the method 'tsds' and 'knn'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("method", "first_row", "code", "said"),
+    [
+        ("knn", 101, 3, "holds other points than values"),
+        ("tsds", 100, 2, "a second table of 'tsds'"),
+    ],
+)
+def test_tables_that_do_not_go_together_are_refused(
+    values: Path,
+    capsys: pytest.CaptureFixture[str],
+    method: str,
+    first_row: int,
+    code: int,
+    said: str,
+) -> None:
+    other = write_other(values, "other", method, np.linspace(-0.4, 0.5, N), first_row)
+    assert main(["select", str(values), str(other), "-s", "tsds:top=3"]) == code
+    assert said in capsys.readouterr().err
+
+
+def test_a_table_of_an_unknown_method_stands_alone_only(
+    values: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_other(values, "other", "knn", np.linspace(-0.4, 0.5, N))
+    (other / "source.json").unlink()
+    assert main(["select", str(values), str(other), "-s", "tsds:top=3"]) == 2
+    assert "nothing says which method" in capsys.readouterr().err
+
+
+def test_diverse_points_are_chosen_from_a_table(
+    values: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["select", str(values), "-s", "tsds:diverse=4/0.3", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["rows"][0] == 100
+    assert 1 <= len(found["rows"]) <= 4

@@ -1,0 +1,110 @@
+"""The value tables that a selection reads: one, or one of each method for the same points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lipo_cli.commands.select_source import Origin, origin_of
+from lipo_cli.errors import DataError, SettingsError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lipo_cli.valuation.selection import PointScores, Selection
+
+
+@dataclass(frozen=True)
+class Valued:
+    """One value table, where it lies, and what gave its values."""
+
+    path: Path
+    table: pd.DataFrame
+    origin: Origin
+
+    @property
+    def method(self) -> str:
+        """Names the table for people."""
+        return self.origin.method or str(self.path)
+
+    def scores(self) -> PointScores:
+        """Returns what a selection reads, with the removal curve where it lies beside the values.
+
+        Raises:
+            DataError: the curve is damaged.
+        """
+        from lipo_cli.valuation.removal import peak_of
+        from lipo_cli.valuation.selection import PointScores
+        from lipo_cli.valuation.table import read_curve
+
+        folder = self.path if self.path.is_dir() else self.path.parent
+        curve = folder / "removal_curve.csv"
+        return PointScores(
+            self.table["value"].to_numpy(),
+            self.table["standard_error"].to_numpy(),
+            peak_of(read_curve(curve)) if curve.is_file() else None,
+            self.table["smiles"].tolist(),
+        )
+
+
+def read_tables(paths: Sequence[Path]) -> list[Valued]:
+    """Reads value tables; several must be of different methods and of the same points.
+
+    Raises:
+        DataError: a table cannot be read, or holds other points than the first.
+        SettingsError: two are of one method, or of one it is not written down which.
+    """
+    from lipo_cli.valuation.table import read_values
+
+    tables = [Valued(path, read_values(path), origin_of(path)) for path in paths]
+    first, known = tables[0], set[str]()
+    for each in tables if len(tables) > 1 else ():
+        if each.origin.method is None:
+            raise SettingsError(
+                "nothing says which method gave these values",
+                where=str(each.path),
+                hint="several tables must be the folders that lipo score --out wrote",
+            )
+        if each.method in known:
+            raise SettingsError(f"a second table of '{each.method}'", where=str(each.path))
+        known.add(each.method)
+        if not each.table[["row", "smiles"]].equals(first.table[["row", "smiles"]]):
+            raise DataError(f"holds other points than {first.path}", where=each.path)
+    return tables
+
+
+def table_for(text: str, rule: Selection, tables: Sequence[Valued]) -> Valued:
+    """Returns the table whose values a selection reads; the first where it reads none.
+
+    Raises:
+        SettingsError: no table is of its method.
+    """
+    if not rule.needs_scores or (len(tables) == 1 and tables[0].origin.method is None):
+        return tables[0]
+    for each in tables:
+        if each.method == rule.method:
+            return each
+    there = " and ".join(f"'{each.method}'" for each in tables)
+    raise SettingsError(
+        f"these values are of the method {there}",
+        where=f"--selection {text}",
+        hint=f"write {text.replace(rule.method, tables[0].method, 1)}, or score with {rule.method}",
+    )
+
+
+def rank_correlations(tables: Sequence[Valued]) -> list[dict[str, Any]]:
+    """Returns Spearman's rank correlation of the values of every two tables, None of equal ones."""
+    from lipo_cli.errors import ValuationError
+    from lipo_cli.valuation.agreement import spearman
+
+    found = []
+    for a, b in combinations(tables, 2):
+        try:
+            rank: float | None = spearman(a.table["value"], b.table["value"])
+        except ValuationError:
+            rank = None
+        found.append({"first": a.method, "second": b.method, "spearman": rank})
+    return found
