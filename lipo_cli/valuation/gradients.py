@@ -107,17 +107,20 @@ class OutputGradients:
             yield positions, values.detach().cpu(), flat.detach().cpu()
 
     def along(
-        self, smiles: Sequence[str], direction: Tensor, progress: Progress = _SILENT
+        self, smiles: Sequence[str], directions: Tensor, progress: Progress = _SILENT
     ) -> tuple[Tensor, Tensor]:
-        """Returns predictions [n] and their derivatives along a direction [P], both [n].
+        """Returns predictions [n] and their derivatives [n, k] along directions [P, k].
 
-        One forward-mode pass: no gradient of any molecule is ever held.
+        A forward-mode pass for each: no gradient of any molecule is ever held, and a batch is read
+        (where only the head counts, embedded) once.
         """
-        tangent = self._unflat(direction)
-        values, slopes = torch.empty(2, len(smiles), dtype=self.dtype).unbind()
+        tangents = [self._unflat(direction) for direction in directions.T]
+        values = torch.empty(len(smiles), dtype=self.dtype)
+        slopes = torch.empty(len(smiles), len(tangents), dtype=self.dtype)
         for positions, output in self._batches(smiles, progress):
-            value, slope = _pushed(output, self._point, tangent)
-            values[positions], slopes[positions] = value.detach().cpu(), slope.detach().cpu()
+            for k, tangent in enumerate(tangents):
+                value, slope = _pushed(output, self._point, tangent)
+                values[positions], slopes[positions, k] = value.detach().cpu(), slope.detach().cpu()
         return values, slopes
 
     def weighted(

@@ -137,12 +137,9 @@ def _solutions(
 def _values(task: Task, solutions: list[Solution], progress: Progress) -> FloatArray:
     """Returns [n, parts] values, of which a row's sum is a point's value."""
     points = task.points
-    labels = torch.from_numpy(points.labels)
-    columns = []
-    progress.start("values", len(solutions) * len(points), "molecules")
-    for solution in solutions:
-        predicted, slopes = task.gradients.along(points.smiles, solution.x[:, 0], progress)
-        residual = predicted.double() - labels
-        columns.append((2 * residual * slopes.double() / task.n_train).numpy())
+    directions = torch.cat([solution.x for solution in solutions], dim=1)
+    progress.start("values", len(points), "molecules")
+    predicted, slopes = task.gradients.along(points.smiles, directions, progress)
     progress.finish()
-    return np.stack(columns, axis=1)
+    residual = predicted.double() - torch.from_numpy(points.labels)
+    return np.asarray((2 * residual[:, None] * slopes.double() / task.n_train).numpy())

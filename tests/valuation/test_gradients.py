@@ -74,7 +74,9 @@ def test_products_and_gradients_equal_one_backward_per_molecule(checkpoint, peft
     scale = float(truth.abs().max())
     assert float((rows - truth).abs().max()) < 1e-5 * scale
     v = torch.randn(gradients.n_parameters, generator=torch.Generator().manual_seed(0))
-    predicted, slopes = gradients.along(MOLECULES, v)
+    predicted, both = gradients.along(MOLECULES, torch.stack([v, -2 * v], dim=1))
+    torch.testing.assert_close(both[:, 1], -2 * both[:, 0])
+    slopes = both[:, 0]
     np.testing.assert_allclose(predicted, values, atol=1e-5)
     size = float(truth.norm(dim=1).max() * v.norm())
     assert float((slopes - truth @ v).abs().max()) < 1e-5 * size
@@ -122,7 +124,8 @@ def test_another_encoder_of_transformers_has_gradients_too(tmp_path):
     _, rows = jacobian(gradients)
     assert float((rows - truth).abs().max()) < 1e-4 * float(truth.abs().max())
     v = torch.randn(gradients.n_parameters, generator=torch.Generator().manual_seed(0))
-    _, slopes = gradients.along(MOLECULES, v)
+    _, slopes = gradients.along(MOLECULES, v[:, None])
+    slopes = slopes[:, 0]
     size = float(truth.norm(dim=1).max() * v.norm())
     assert float((slopes - truth @ v).abs().max()) < 1e-4 * size
     expected = 2 / len(MOLECULES) * truth.T @ (truth @ v)
