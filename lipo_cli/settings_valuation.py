@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lipo_cli.settings_base import Seed, Settings
 
-ScoringMethod = Literal["tsds", "influence", "knn", "loo"]
+ScoringMethod = Literal["tsds", "influence", "knn", "loo", "uncertain"]
 SCORING_METHODS: tuple[ScoringMethod, ...] = get_args(ScoringMethod)
 
 

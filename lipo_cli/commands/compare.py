@@ -25,7 +25,7 @@ SelectionOption = Annotated[
         "-s",
         help="Which secondary points join training: none, all, random:k=K, tsds, tsds:positive, "
         "tsds:top=K, tsds:bottom=K, tsds:diverse=K/CAP (no two more similar than CAP); influence, "
-        "knn or loo in the place of tsds. Repeatable. (default: tsds)",
+        "knn or loo in the place of tsds; uncertain:top=K. Repeatable. (default: tsds)",
     ),
 ]
 PeftOption = Annotated[

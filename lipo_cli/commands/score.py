@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 def score(
     method: Annotated[
-        Literal["tsds", "influence", "knn", "loo"] | None,
+        Literal["tsds", "influence", "knn", "loo", "uncertain"] | None,
         typer.Option(
             "--method",
             "-m",
             help="tsds: TS-DShapley; influence: influence functions; knn: KNN-Shapley; loo: "
-            "leave-one-out on the ridge proxy. (default: tsds)",
+            "leave-one-out on the ridge proxy; uncertain: how unsure the model is, no value. "
+            "(default: tsds)",
         ),
     ] = None,
     game: Annotated[

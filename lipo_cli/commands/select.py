@@ -33,8 +33,8 @@ def select(
             "-s",
             help="tsds, tsds:positive, tsds:positive=Z, tsds:top=K, tsds:bottom=K, "
             "tsds:diverse=K/CAP (no two more similar than CAP); influence, knn or loo in the place "
-            "of tsds: what gave the values; random:k=K, all, none. Repeatable: the first is "
-            "written, and all are compared.",
+            "of tsds: what gave the values; uncertain:top=K; random:k=K, all, none. Repeatable: "
+            "the first is written, and all are compared.",
         ),
     ],
     out: Annotated[

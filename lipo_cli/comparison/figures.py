@@ -38,6 +38,7 @@ VALUE_NAMES: dict[ScoringMethod, str] = {
     "influence": "influence",
     "knn": "KNN-Shapley value",
     "loo": "leave-one-out value",
+    "uncertain": "spread of the predictions",
 }
 
 
@@ -242,7 +243,12 @@ def values_figure(scored: Scored) -> Figure:
     axes.axhline(0, color="0.4", lw=1)
     axes.set_xlabel("rank")
     axes.set_ylabel(
-        f"{VALUE_NAMES[scored.method]} ± standard error\n(> 0: lowers the validation error)"
+        f"{VALUE_NAMES[scored.method]} ± standard error\n"
+        + (
+            "(raw label units)"
+            if scored.method == "uncertain"
+            else "(> 0: lowers the validation error)"
+        )
     )
     axes.legend()
     return figure

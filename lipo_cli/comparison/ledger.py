@@ -134,5 +134,5 @@ def code_version() -> str:
 def _sources() -> Iterator[Path]:
     for room in _ROOMS_THAT_DECIDE_RESULTS:
         yield from sorted((_PACKAGE / room).rglob("*.py"))
-    for name in ("cells", "metrics", "prepare", "scoring", "targets", "uncertainty"):
+    for name in ("cells", "metrics", "prepare", "scoring", "targets", "uncertain", "uncertainty"):
         yield _PACKAGE / "comparison" / f"{name}.py"

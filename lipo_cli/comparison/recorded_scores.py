@@ -83,7 +83,9 @@ def scores_of(
         tags["leaking"] = "the target is the test split"
     with ledger.record("score", method, fingerprint, settings, tags) as record:
         log_inputs(record, prepared, np.arange(len(pool), dtype=np.int64))
-        scored = score_pool(method, regressor, prepared, valuation, progress)
+        scored = score_pool(
+            method, regressor, prepared, valuation, reference.training(training), progress
+        )
         record.metrics(scored.figures)
         record.tags({"reason": scored.reason, "optimal": scored.sentence})
         with tempfile.TemporaryDirectory() as scratch:

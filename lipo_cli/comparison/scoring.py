@@ -11,9 +11,10 @@ from lipo_cli.chem.fingerprints import highest_tanimoto, morgan_bits
 from lipo_cli.comparison.ledger import Finished
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.targets import Target, target_of
+from lipo_cli.comparison.uncertain import spread_values
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress, SilentProgress
-from lipo_cli.settings import ScoringMethod, ValuationSettings
+from lipo_cli.settings import ScoringMethod, TrainingSettings, ValuationSettings
 from lipo_cli.valuation.analysis import analyse_proxy
 from lipo_cli.valuation.gradients import OutputGradients
 from lipo_cli.valuation.influence import InfluenceResult, Molecules, influence
@@ -69,6 +70,7 @@ def score_pool(
     regressor: Regressor,
     prepared: Prepared,
     settings: ValuationSettings,
+    training: TrainingSettings,
     progress: Progress | None = None,
 ) -> Scored:
     """Values every point of the pool, and reads off a removal curve how many to keep.
@@ -79,10 +81,11 @@ def score_pool(
     the test split, and then says that it leaks.
 
     Args:
-        method: `tsds`, `influence`, `knn` or `loo`.
+        method: `tsds`, `influence`, `knn`, `loo` or `uncertain`.
         regressor: The reference model, fine-tuned on primary train.
         prepared: Dataset, split and pool.
         settings: Game, proxy, and those of the method.
+        training: How the reference model was fine-tuned.
         progress: Told of embedding, permutations, gradients and products.
 
     Raises:
@@ -105,6 +108,10 @@ def score_pool(
         if settings.influence.target == "test":
             reason += "; LEAKING: the target is the test split, nothing may be chosen by this"
         by_target = _by_target(found, target, prepared)
+    elif method == "uncertain":
+        valued, figures = spread_values(regressor, prepared, training, proxy.game.n_folds), {}
+        optimal, converged = optimal_subset(proxy.game, valued), True
+        reason = "the spread of predictions: how unsure the model is, not what a point is worth"
     else:
         valued, figures, reason = _closed_form(method, proxy, settings, listener)
         optimal, converged = optimal_subset(proxy.game, valued), True

@@ -11,8 +11,9 @@
 | `M:diverse=K`, `M:diverse=K/CAP` | the K highest values of which no two are more alike than CAP |
 
 M is the method that values the points: `tsds` (TS-DShapley), `influence` (influence functions),
-`knn` (KNN-Shapley), `loo` (leave-one-out on the ridge proxy). CAP is a Tanimoto similarity of
-Morgan fingerprints, 0.6 where none is given.
+`knn` (KNN-Shapley), `loo` (leave-one-out on the ridge proxy), `uncertain` (how unsure the model is
+of a point: no value, so that `optimal` and `positive` have no meaning). CAP is a Tanimoto
+similarity of Morgan fingerprints, 0.6 where none is given.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ Rule = Literal["none", "all", "random", "optimal", "positive", "top", "bottom", 
 FORMS = (
     "none, all, random:k=K, tsds, tsds:optimal, tsds:positive, tsds:positive=Z, "
     "tsds:top=K, tsds:bottom=K, tsds:diverse=K, tsds:diverse=K/CAP; influence, knn or loo in the "
-    "place of tsds"
+    "place of tsds; uncertain:top=K, uncertain:bottom=K, uncertain:diverse=K"
 )
 """The valid forms, as error messages and help pages name them."""
 
@@ -250,6 +251,8 @@ def parse_selection(text: str) -> Selection:
     if method == "random" and rule == "k":
         return Selection("random", count=_count(text, number))
     valued = next((known for known in SCORING_METHODS if known == method), None)
+    if valued == "uncertain" and rule in (None, "optimal", "positive"):
+        raise _malformed(text, "has no meaning: how unsure the model is of a point is no value")
     if valued is not None:
         if rule in (None, "optimal") and number is None:
             return Selection("optimal", method=valued)

@@ -129,6 +129,7 @@ def test_numbers_that_make_no_sense(
         ("influence", ["--parameters", "head"], "n_parameters"),
         ("knn", ["--neighbours", "3"], "neighbours"),
         ("loo", [], "proxy_val_rmse_all"),
+        ("uncertain", [], "value_spread"),
     ],
 )
 def test_every_method_scores_selects_and_is_found_again(

@@ -37,6 +37,7 @@ def take(text, scores=SCORES, n=5, seed=0):
         ("influence", [2, 3]),
         ("knn:top=1", [2]),
         ("loo:positive=2", [2, 3]),
+        ("uncertain:top=2", [2, 3]),
     ],
 )
 def test_the_points_that_a_selection_takes(text, expected):
@@ -146,7 +147,9 @@ def test_an_optimum_of_no_point_selects_nothing():
         "", "tsd", "tsds:", "tsds:top", "tsds:top=", "tsds:top=0", "tsds:top=-1", "tsds:top=1.5",
         "tsds:top=a", "tsds:bottom=0", "tsds:optimal=3", "tsds:best",
         "tsds:top=3/0.5", "random:k=3/0.5", "tsds:diverse",
-        "tsds:diverse=3/0", "tsds:diverse=3/1.5", "tsds:diverse=3/.", "all/0.5", "tsds:positive=x",
+        "tsds:diverse=3/0", "tsds:diverse=3/1.5", "tsds:diverse=3/.", "all/0.5",
+        "uncertain", "uncertain:positive", "uncertain:optimal",
+        "tsds:positive=x",
         "tsds:positive=1.2.3", "random", "random:k", "random:k=0", "random:n=5", "none:k=1",
         "all=3", "influences:top=3", "tsds top=3", "tsds:top=3,tsds", "tsds:top=\u0663",
     ],
