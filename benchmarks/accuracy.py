@@ -121,7 +121,7 @@ def report(
         f"{'; '.join(map(_described, files))}.",
         "Errors are in raw label units; test RMSE is mean ± standard deviation over the seeds of "
         f"one split. An ensemble is the mean of {arguments.ensemble} seeds{several}.",
-        "With the kernel: beside our kernel readout, fitted once (a third of the weight), chemprop "
+        "With the kernel: beside our kernel readout, fitted once (half of the weight), chemprop "
         "too, and compared with like.",
         "Our recipe was chosen on the validation rows of Lipophilicity's reference split, whose "
         "test rows were looked at between versions; chemprop's defaults were not chosen here.",

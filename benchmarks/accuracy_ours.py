@@ -17,6 +17,15 @@ from lipo_cli.settings import Peft, TrainingSettings
 from lipo_cli.training.finetune import fit
 
 
+def found_ours(
+    splits: SplitFile, shelf: Shelf, peft: Peft, settings: TrainingSettings, seed: int, views: int
+) -> tuple[str, Run | None]:
+    """Returns the key of a run and the run, None where it is not kept. Arguments: `run_ours`."""
+    base = resolve_base(settings.model).fingerprint  # a new checkpoint may bear an old name
+    key = key_of(splits, method=peft, settings=_content(settings), base=base, seed=seed)
+    return key, shelf.find(peft, seed, key, views)
+
+
 def run_ours(
     splits: SplitFile, shelf: Shelf, peft: Peft, settings: TrainingSettings, seed: int, views: int
 ) -> Run:
@@ -30,10 +39,8 @@ def run_ours(
         seed: Of the head, the batches and the dropout.
         views: SMILES of each molecule to predict, the canonical one first.
     """
-    base = resolve_base(settings.model).fingerprint  # a new checkpoint may bear an old name
-    content = _content(settings)
-    key = key_of(splits, method=peft, settings=content, base=base, seed=seed)
-    if (found := shelf.find(peft, seed, key, views)) is not None:
+    key, found = found_ours(splits, shelf, peft, settings, seed, views)
+    if found is not None:
         return found
     start = time.perf_counter()
     regressor = Regressor.from_base(peft, settings, seed)
@@ -56,8 +63,8 @@ def run_ours(
         epochs=len(result.history),
         best_val_rmse=result.best_val_rmse,
         n_truncated=result.n_truncated,
-        settings=content,
-        base=base,
+        settings=_content(settings),
+        base=resolve_base(settings.model).fingerprint,
         **_made_by(regressor),
     )
     state.unlink(missing_ok=True)

@@ -27,9 +27,9 @@ _MEMBERS = "members"
 
 
 Member = Regressor | KernelReadout
-KERNEL_SHARE = 1 / 3
-"""What a kernel readout weighs beside networks, however many: between the 1/4 and 1/2 that
-validation of Lipophilicity liked best beside two networks and beside one (docs/benchmarks.md)."""
+KERNEL_SHARE = 1 / 2
+"""What a kernel readout weighs beside networks, however many: what validation of Lipophilicity
+liked best beside one network and beside several (benchmarks/kernel_grid.py)."""
 
 
 class Ensemble:
