@@ -129,7 +129,7 @@ def _cells(settings: FinetuneSettings, prepared: Prepared) -> tuple[list[Cell], 
     import numpy as np
 
     from lipo_cli.comparison.plan import Cell, Choice
-    from lipo_cli.valuation.selection import parse_selection
+    from lipo_cli.valuation.selection_text import parse_selection
 
     if settings.selection is None:
         choice, n_chosen = Choice("none", parse_selection("none"), "asked"), 0

@@ -178,7 +178,7 @@ def _run(
     from lipo_cli.comparison.recorded_scores import BY_TARGET, scores_of
     from lipo_cli.tracking.ledger import MlflowLedger
     from lipo_cli.tracking.store import open_store
-    from lipo_cli.valuation.selection import parse_selection
+    from lipo_cli.valuation.selection_text import parse_selection
     from lipo_cli.valuation.table import write_values
 
     ledger = MlflowLedger(open_store(root), settings.experiment)

@@ -78,7 +78,8 @@ def select(
     from lipo_cli.commands.console import emit_json, say
     from lipo_cli.commands.select_source import find_source
     from lipo_cli.commands.select_tables import rank_correlations, read_tables, table_for
-    from lipo_cli.valuation.selection import parse_selection, selection_rng
+    from lipo_cli.valuation.selection import selection_rng
+    from lipo_cli.valuation.selection_text import parse_selection
 
     rules = {text: parse_selection(text) for text in selection}
     if out is not None:

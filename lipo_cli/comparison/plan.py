@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from lipo_cli.errors import SettingsError
 from lipo_cli.settings import CompareSettings, Peft, ScoringMethod, TrainingSettings
-from lipo_cli.valuation.selection import Scores, Selection, parse_selection, selection_rng
+from lipo_cli.valuation.selection import Scores, Selection, selection_rng
+from lipo_cli.valuation.selection_text import parse_selection
 
 Role = Literal["asked", "control"]
 ScoresByMethod = Mapping[ScoringMethod, Scores]

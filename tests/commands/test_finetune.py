@@ -20,7 +20,8 @@ from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import DataSettings
 from lipo_cli.tracking.runs import find_runs
 from lipo_cli.tracking.store import open_store
-from lipo_cli.valuation.selection import PointScores, parse_selection
+from lipo_cli.valuation.selection import PointScores
+from lipo_cli.valuation.selection_text import parse_selection
 from lipo_cli.valuation.table import value_table, write_values
 from tests.fixtures.bench import N_SECONDARY, make_bench
 

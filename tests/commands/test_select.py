@@ -13,7 +13,8 @@ import pytest
 from lipo_cli.comparison.plan import Choice
 from lipo_cli.main import main
 from lipo_cli.valuation.removal import CURVE_COLUMNS
-from lipo_cli.valuation.selection import PointScores, Selection, parse_selection, selection_rng
+from lipo_cli.valuation.selection import PointScores, Selection, selection_rng
+from lipo_cli.valuation.selection_text import parse_selection
 from lipo_cli.valuation.table import COLUMNS, value_table, write_values
 
 N = 30

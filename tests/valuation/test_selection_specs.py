@@ -10,7 +10,8 @@ from rdkit import Chem, DataStructs
 from rdkit.Chem import rdFingerprintGenerator
 
 from lipo_cli.errors import SettingsError, ValuationError
-from lipo_cli.valuation.selection import FORMS, PointScores, Selection, parse_selection
+from lipo_cli.valuation.selection import PointScores, Selection
+from lipo_cli.valuation.selection_text import FORMS, parse_selection
 
 VALUES = np.array([0.1, -0.2, 0.5, 0.3, -0.05])
 SCORES = PointScores(VALUES, np.array([0.08, 0.1, 0.1, 0.1, 0.1]), n_optimal=2)

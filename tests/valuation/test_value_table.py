@@ -11,7 +11,8 @@ from hypothesis.extra.numpy import arrays
 
 from lipo_cli.errors import DataError, LipoError, ValuationError
 from lipo_cli.valuation.removal import curve_of
-from lipo_cli.valuation.selection import PointScores, parse_selection
+from lipo_cli.valuation.selection import PointScores
+from lipo_cli.valuation.selection_text import parse_selection
 from lipo_cli.valuation.table import COLUMNS, read_curve, read_values, value_table, write_values
 
 SMILES = ["CCO", "NA", "c1ccccc1", "[Na+].[Cl-]", 'C/C=C\\"x",C']
