@@ -72,6 +72,10 @@ def predict(
             help="A row that holds no molecule: stop, leave it out, or leave its prediction empty.",
         ),
     ] = "error",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"],
+        typer.Option("--device", help="Where to compute."),
+    ] = "auto",
     store: StoreOption = DEFAULT_STORE,
     as_json: JsonOption = False,
 ) -> None:
@@ -101,7 +105,7 @@ def predict(
     source = find_model(model, store)
     with RichProgress() as progress:
         n_rows = molecules.check(molecules=on_invalid == "error", progress=progress)
-        compute = _predictor(source.folder, tta, uncertainty=uncertainty)
+        compute = _predictor(source.folder, tta, uncertainty=uncertainty, device=device)
         say(f"model: {source.title}")
         with output(out, [*molecules.header, *columns], as_json=as_json) as writer:
             progress.start("predicting", n_rows, "molecules")
@@ -162,7 +166,7 @@ def _predict_all(
     return counts, bad
 
 
-def _predictor(folder: Path, views: int | None, *, uncertainty: bool) -> Compute:
+def _predictor(folder: Path, views: int | None, *, uncertainty: bool, device: str) -> Compute:
     """Loads a model and returns what computes the columns [n, 1 or 4] of some molecules."""
     from lipo_cli.commands.console import warn
     from lipo_cli.model.ensemble import (
@@ -172,7 +176,7 @@ def _predictor(folder: Path, views: int | None, *, uncertainty: bool) -> Compute
         predict_with_interval,
     )
 
-    model = load_predictor(folder)
+    model = load_predictor(folder, device=device)
     if uncertainty:
         calibration_of(model)  # before anything is printed
         if views not in (None, known := calibrated_views(model)):

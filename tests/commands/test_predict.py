@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from lipo_cli.commands import console, model_source, molecule_file
 from lipo_cli.commands import predict as command
@@ -43,7 +44,7 @@ def regressor(monkeypatch: pytest.MonkeyPatch) -> Carbons:
     fake = Carbons()
     source = ModelSource(Path("nowhere"), "carbons version 3: counted", {"version": "3"})
     monkeypatch.setattr(model_source, "find_model", lambda model, store: source)
-    monkeypatch.setattr(command, "_predictor", lambda folder, views, uncertainty: fake.column)
+    monkeypatch.setattr(command, "_predictor", lambda folder, views, **_: fake.column)
     return fake
 
 
@@ -151,7 +152,7 @@ def test_a_file_that_changes_under_way_is_refused(
     path, out = tmp_path / "in.csv", tmp_path / "out.csv"
     path.write_text("smiles\nCCO\n")
 
-    def load(folder: Path, views: int | None, uncertainty: bool) -> object:
+    def load(folder: Path, views: int | None, **_: object) -> object:
         path.write_text("smiles\nnot a molecule\n")
         return regressor.column
 
@@ -399,9 +400,23 @@ def test_uncertainty_adds_the_spread_and_the_calibrated_interval(
     wanted = np.stack([mean, sd, low, high], axis=1)
     np.testing.assert_allclose(np.array([row[1:] for row in found], float), wanted, atol=1e-5)
     assert main([*command_line, "--tta", "1", "--json"]) == 0
-    first = json.loads(capsys.readouterr().out)[0]
+    printed = capsys.readouterr()
+    assert "calibrated on the mean of 4 SMILES" in printed.err
+    first = json.loads(printed.out)[0]
     assert first["prediction_std"] == 0
     assert first["prediction"] == pytest.approx(views[0, 0], abs=1e-5)
+
+
+def test_the_device_is_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny_regressor(tiny_checkpoint(tmp_path / "tiny")).save(tmp_path / "model")
+    path = tmp_path / "in.csv"
+    path.write_text("smiles\nCCO\n")
+    asked = ["predict", str(path), "--model", str(tmp_path / "model"), "--device"]
+    assert main([*asked, "cpu"]) == 0
+    if not torch.cuda.is_available():
+        assert main([*asked, "cuda"]) == 2
+        assert "Traceback" not in capsys.readouterr().err
+    assert main([*asked, "tpu"]) == 2
 
 
 def test_model_without_calibration_has_no_interval(
