@@ -35,7 +35,7 @@ from lipo_cli.settings import DataSettings, TrainingSettings, build
 PENALTIES = (1.0, 3.0, 10.0)
 WIDTHS = (0.5, 1.0, 2.0)
 STRUCTURES = (0.0, 0.5, 1.0)
-SHARES = (0.0, 0.25, KERNEL_SHARE, 0.5, 1.0)
+SHARES = sorted({0.0, 0.25, 1 / 3, KERNEL_SHARE, 2 / 3, 0.75, 1.0})
 
 
 class Bench:

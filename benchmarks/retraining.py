@@ -23,6 +23,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -60,11 +61,19 @@ class Truth:
     loss_without: float
     seconds: float
 
-    def reliability(self) -> float | None:
-        """Returns the rank correlation of the gains of two starts: a ceiling for any method."""
-        if len(self.by_start) < 2:
+    def ceiling(self) -> float | None:
+        """Returns what a method that knew the truth would score on gains as noisy as these.
+
+        From the mean rank correlation r of two starts: the mean of k starts has the reliability
+        k r / (1 + (k - 1) r) (Spearman 1910; Brown 1910), and correlates with the truth by its
+        root. None of one start; 0 where starts do not agree.
+        """
+        k = len(self.by_start)
+        if k < 2:
             return None
-        return float(spearmanr(self.by_start[0], self.by_start[1]).statistic)
+        pairs = combinations(self.by_start, 2)
+        r = max(float(np.mean([spearmanr(a, b).statistic for a, b in pairs])), 0.0)
+        return float(np.sqrt(k * r / (1 + (k - 1) * r)))
 
 
 def make_world(arguments: argparse.Namespace) -> World:
@@ -174,8 +183,11 @@ def report(
         f"pool {truth.loss_without:.4f}; it falls by {gains.mean():.4f} ± {gains.std():.4f} "
         "(mean ± standard deviation over halves).",
     ]
-    if (ceiling := truth.reliability()) is not None:
-        lines.append(f"Two starts rank the halves alike to {ceiling:.2f} (Spearman).")
+    if (ceiling := truth.ceiling()) is not None:
+        lines.append(
+            "From how far starts agree, a method that knew the truth would score about "
+            f"{ceiling:.2f} here (Spearman-Brown)."
+        )
     lines += [
         "",
         "| method | rank correlation with the fall [95 %] | Pearson |",

@@ -10,11 +10,15 @@ import pytest
 import torch
 
 from tests.fixtures.bench import make_bench
+from tests.fixtures.models import assembled_molecules, tiny_checkpoint, tiny_regressor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import retraining
-from retraining import Truth, main, retrained_loss, scores
+from retraining import Truth, main, measure_truth, retrained_loss, scores
+from valued import World
+
+from lipo_cli.training.finetune import Examples
 
 
 def made_truth(weights: np.ndarray, *, noise: float = 0.0, n_subsets: int = 80) -> Truth:
@@ -57,11 +61,35 @@ def test_a_head_retrained_for_long_is_the_least_squares_fit() -> None:
     assert start > 10 * found
 
 
-def test_two_starts_say_how_far_the_truth_can_be_trusted() -> None:
-    truth = made_truth(np.ones(5))
-    assert truth.reliability() is None
-    both = np.stack([truth.gains, -truth.gains])
-    assert Truth(truth.members, truth.gains, both, 1.0, 0.1).reliability() == pytest.approx(-1)
+def test_the_ceiling_is_what_a_method_that_knows_the_truth_scores() -> None:
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=30)
+    members = (rng.random((400, 30)) < 0.5).astype(float)
+    gains = members @ weights
+    assert made_truth(weights).ceiling() is None
+    for noise, starts in ((0.5, 2), (1.0, 2), (1.0, 5)):
+        by_start = gains + noise * gains.std() * rng.normal(size=(starts, 400))
+        truth = Truth(members, by_start.mean(axis=0), by_start, 1.0, 0.1)
+        assert truth.ceiling() == pytest.approx(scores(truth, weights)[0], abs=0.05)
+    opposite = np.stack([gains, -gains])
+    assert Truth(members, gains, opposite, 1.0, 0.1).ceiling() == 0
+
+
+def test_halves_that_hold_wrong_labels_gain_less(tmp_path: Path) -> None:
+    """The sign of the truth, and that a half trains on what it is said to hold."""
+    smiles, labels = assembled_molecules()
+    order = np.random.default_rng(0).permutation(len(smiles))
+    parts = [
+        Examples([smiles[i] for i in part], labels[part].copy())
+        for part in np.split(order[:150], [30, 90])
+    ]
+    wrong = np.arange(len(parts[2])) % 2 == 0
+    parts[2].labels[wrong] += 6 * labels.std()
+    regressor = tiny_regressor(tiny_checkpoint(tmp_path / "tiny"))
+    regressor.set_label_scale(parts[0].labels)
+    truth = measure_truth(World.of(regressor, *parts), n_subsets=24, n_starts=1, steps=60)
+    assert truth.members.sum(axis=1).tolist() == [30] * 24
+    assert scores(truth, -wrong.astype(float))[0] > 0.8
 
 
 def test_every_method_is_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -198,5 +198,6 @@ def write_result(result: Comparison, settings: CompareSettings, folder: Path) ->
     for method, scored in result.scored.items():
         inside = folder / "values" / method
         paths += write_values(inside, scored.table, scored.curve)
-        paths.append(write_source(inside, result.prepared.require_pool().table, method))
+        prepared = result.prepared
+        paths.append(write_source(inside, prepared.require_pool().table, method, prepared.scope()))
     return paths + draw_all(result, folder / "figures", result.prepared.dataset.label_name())

@@ -111,7 +111,7 @@ class CompareView:
 
     def scored(self, scored: Scored) -> None:
         """Tells what scoring found."""
-        line = f"{scored.method}: {scored.reason}; {scored.sentence}"
+        line = "; ".join(filter(None, (f"{scored.method}: {scored.reason}", scored.sentence)))
         if self._live is not None:
             self._live.console.print(Text(line), soft_wrap=True)
         else:

@@ -102,8 +102,9 @@ def score(
 
     --json prints one object: dataset, split and scope (data and split in one name); method and
     game; reason (why sampling stopped, or how the system was solved) and converged; n_optimal (the
-    points that the removal curve keeps) and the other numbers of the computation; values, one
-    object per point; by_target, with --target-rows, the points with a value for each row.
+    points that the removal curve keeps), leaks (whether the target was test) and the other numbers
+    of the computation; values, one object per point; by_target, with --target-rows, the points with
+    a value for each row.
     """
     flags = locals()
     from lipo_cli.commands.dataset_lines import announce
@@ -176,6 +177,7 @@ def _run(
     from lipo_cli.comparison.engine import reference_model
     from lipo_cli.comparison.plan import Cell, Choice
     from lipo_cli.comparison.recorded_scores import BY_TARGET, scores_of
+    from lipo_cli.comparison.score_figures import SCORE_FIGURES
     from lipo_cli.tracking.ledger import MlflowLedger
     from lipo_cli.tracking.store import open_store
     from lipo_cli.valuation.selection_text import parse_selection
@@ -197,8 +199,10 @@ def _run(
     say(f"{scored.method}: {scored.reason}")
     if out is not None:
         write_values(out, scored.table, scored.curve)
-        leaks = scored.method == "influence" and settings.influence.target == "test"
-        write_source(out, prepared.require_pool().table, scored.method, leaks=leaks)
+        for name in (BY_TARGET, *(f"{figure}.png" for figure in SCORE_FIGURES)):
+            (out / name).unlink(missing_ok=True)  # of an earlier scoring
+        source = prepared.require_pool().table
+        write_source(out, source, scored.method, prepared.scope(), leaks=scored.leaks)
         if scored.by_target is not None:
             scored.by_target.to_csv(out / BY_TARGET, index=False)
         _copy_figures(scored, out)
@@ -211,7 +215,8 @@ def _run(
     for title, part in (("highest", table.head(top)), ("lowest", table.tail(top))):
         stdout.print(f"{title} values", style="bold")
         stdout.print(part[columns].to_string(index=False, float_format="%.4g"), markup=False)
-    stdout.print(scored.sentence, markup=False)
+    if scored.sentence:
+        stdout.print(scored.sentence, markup=False)
 
 
 def _copy_figures(scored: Scored, out: Path) -> None:
@@ -244,6 +249,7 @@ def _as_dict(settings: ScoreSettings, prepared: Prepared, scored: Scored) -> dic
         "reason": scored.reason,
         "converged": scored.converged,
         "n_optimal": scored.scores.n_optimal,
+        "leaks": scored.leaks,
         "values": scored.table.to_dict("records"),
         **rows,
     }

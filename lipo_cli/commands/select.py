@@ -75,25 +75,27 @@ def select(
     """
     import sys
 
-    from lipo_cli.commands.console import emit_json, say
+    from lipo_cli.commands.console import emit_json, say, warn
     from lipo_cli.commands.select_source import find_source
     from lipo_cli.commands.select_tables import rank_correlations, read_tables, table_for
-    from lipo_cli.valuation.selection import selection_rng
+    from lipo_cli.valuation.selection import LEAKING, selection_rng
     from lipo_cli.valuation.selection_text import parse_selection
 
     rules = {text: parse_selection(text) for text in selection}
     if out is not None:
         opt.prepare_out(out)
     tables = read_tables(values)
-    if any(each.origin.leaks for each in tables):
-        say("LEAKING: the target of these values was the test split; what is chosen by them")
-        say("must not be reported on it")
+    leaks = any(each.leaks for each in tables)
+    if leaks:
+        warn(LEAKING)
     valued = {text: table_for(text, rule, tables) for text, rule in rules.items()}
     n = len(tables[0].table)
     chosen = {
         text: rule.select(valued[text].scores(), n, selection_rng(rule, seed))
         for text, rule in rules.items()
     }
+    if leaks:
+        chosen = {text: selected.leaking() for text, selected in chosen.items()}
     first, of_first = chosen[selection[0]], valued[selection[0]]
     marked = of_first.table.assign(selected=False, reason=list(first.reasons))
     marked.loc[first.positions, "selected"] = True
@@ -121,6 +123,7 @@ def select(
                 "chosen": taken.to_dict("records"),
                 "overlaps": overlaps,
                 "rank_correlations": ranks,
+                "leaks": leaks,
             }
         )
     elif out is None:
@@ -133,7 +136,7 @@ def _overlaps(chosen: dict[str, Selected]) -> list[dict[str, Any]]:
 
     from lipo_cli.valuation.agreement import jaccard
 
-    taken = {text: selected.positions for text, selected in chosen.items() if len(selected)}
+    taken = {text: selected.positions for text, selected in chosen.items()}
     return [
         {"first": a, "second": b, "jaccard": jaccard(taken[a], taken[b])}
         for a, b in combinations(taken, 2)

@@ -36,13 +36,16 @@ class ScoredFile:
     read: tuple[str, ...] = ()
 
 
-def write_source(folder: Path, table: MoleculeTable, method: str, *, leaks: bool = False) -> Path:
+def write_source(
+    folder: Path, table: MoleculeTable, method: str, scope: str, *, leaks: bool = False
+) -> Path:
     """Writes down which file the values in this folder belong to, and what gave them.
 
     Args:
         folder: Of the values.
         table: The file.
         method: What gave the values.
+        scope: The primary molecules and their split.
         leaks: Whether their target was the test split.
     """
     path = folder / SOURCE
@@ -51,6 +54,7 @@ def write_source(folder: Path, table: MoleculeTable, method: str, *, leaks: bool
         "sha256": table.sha256,
         "read": [table.smiles_column, table.label_column],
         "method": method,
+        "scope": scope,
         "leaks": leaks,
     }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -59,9 +63,10 @@ def write_source(folder: Path, table: MoleculeTable, method: str, *, leaks: bool
 
 @dataclass(frozen=True)
 class Origin:
-    """What is written down about values: their method, and whether their target was test."""
+    """What is written down about values: method, primary set, whether their target was test."""
 
     method: str | None = None
+    scope: str | None = None
     leaks: bool = False
 
 
@@ -69,8 +74,9 @@ def origin_of(values: Path) -> Origin:
     """Returns what gave the values in a folder, as far as it is written down."""
     folder = values if values.is_dir() else values.parent
     try:
-        written = json.loads((folder / SOURCE).read_text(encoding="utf-8"))
-        return Origin(str(written["method"]), bool(written.get("leaks", False)))
+        written = dict(json.loads((folder / SOURCE).read_text(encoding="utf-8")))
+        leaks = bool(written.get("leaks", False))
+        return Origin(str(written["method"]), written.get("scope"), leaks)
     except (OSError, ValueError, KeyError, TypeError):
         return Origin()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lipo_cli.commands.select_source import Origin, origin_of
 from lipo_cli.errors import DataError, SettingsError
+from lipo_cli.valuation.selection import LEAKING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +30,12 @@ class Valued:
     def method(self) -> str:
         """Names the table for people."""
         return self.origin.method or str(self.path)
+
+    @property
+    def leaks(self) -> bool:
+        """Whether the target of the values was the test split."""
+        reasons = self.table["reason"].astype(str)
+        return self.origin.leaks or bool(reasons.str.startswith(LEAKING).any())
 
     def scores(self) -> PointScores:
         """Returns what a selection reads, with the removal curve where it lies beside the values.
@@ -71,8 +78,13 @@ def read_tables(paths: Sequence[Path]) -> list[Valued]:
         if each.method in known:
             raise SettingsError(f"a second table of '{each.method}'", where=str(each.path))
         known.add(each.method)
-        if not each.table[["row", "smiles"]].equals(first.table[["row", "smiles"]]):
+        points = ["row", "smiles", "label"]
+        if not each.table[points].equals(first.table[points]):
             raise DataError(f"holds other points than {first.path}", where=each.path)
+        if each.origin.scope != first.origin.scope:
+            raise DataError(
+                f"was scored on another primary set or split than {first.path}", where=each.path
+            )
     return tables
 
 
@@ -88,10 +100,14 @@ def table_for(text: str, rule: Selection, tables: Sequence[Valued]) -> Valued:
         if each.method == rule.method:
             return each
     there = " and ".join(f"'{each.method}'" for each in tables)
+    own = tables[0].method
+    write = text.replace(rule.method, own, 1)
+    if own == "uncertain" and rule.rule in ("optimal", "positive"):
+        write = "uncertain:top=K"  # a spread is no value
     raise SettingsError(
         f"these values are of the method {there}",
         where=f"--selection {text}",
-        hint=f"write {text.replace(rule.method, tables[0].method, 1)}, or score with {rule.method}",
+        hint=f"write {write}, or score with {rule.method}",
     )
 
 

@@ -28,6 +28,16 @@ _LIBRARIES_THAT_DECIDE_RESULTS = (
     "torch",
     "transformers",
 )
+_COMPARISON_THAT_DECIDES = (
+    "cells",
+    "influence_scoring",
+    "metrics",
+    "prepare",
+    "scoring",
+    "targets",
+    "uncertain",
+    "uncertainty",
+)
 _ROOMS_THAT_DECIDE_RESULTS = ("chem", "model", "training", "valuation")
 
 
@@ -134,5 +144,5 @@ def code_version() -> str:
 def _sources() -> Iterator[Path]:
     for room in _ROOMS_THAT_DECIDE_RESULTS:
         yield from sorted((_PACKAGE / room).rglob("*.py"))
-    for name in ("cells", "metrics", "prepare", "scoring", "targets", "uncertain", "uncertainty"):
+    for name in _COMPARISON_THAT_DECIDES:
         yield _PACKAGE / "comparison" / f"{name}.py"

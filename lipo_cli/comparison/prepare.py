@@ -17,6 +17,7 @@ from lipo_cli.chem.tables import MoleculeTable, read_header
 from lipo_cli.errors import DataError
 from lipo_cli.settings import CompareSettings, DataSettings
 from lipo_cli.training.finetune import Examples
+from lipo_cli.valuation.selection import LEAKING
 from lipo_cli.valuation.table import COLUMNS
 
 
@@ -131,7 +132,15 @@ def _read_chosen(path: Path, settings: DataSettings) -> MoleculeTable:
         # duplicates merged, whatever the columns of the primary set are called.
         names = {"smiles_column": "smiles", "label_column": "label"}
         settings = settings.model_copy(update=names)
-    return read_selection(path, settings)
+    table = read_selection(path, settings)
+    reasons = table.frame.get("reason")
+    if reasons is not None and reasons.astype(str).str.startswith(LEAKING).any():
+        raise DataError(
+            "these rows were chosen by the test split: what is trained on them cannot be tested",
+            where=path,
+            hint="score with --target validation and choose again",
+        )
+    return table
 
 
 def prepare(settings: DataSettings, selection: str | None = None) -> Prepared:

@@ -16,6 +16,7 @@ from lipo_cli.comparison.plan import NO_ROWS, Cell
 from lipo_cli.comparison.prepare import Prepared, digest
 from lipo_cli.comparison.score_figures import draw_scores
 from lipo_cli.comparison.scoring import Scored, score_pool
+from lipo_cli.comparison.targets import target_of
 from lipo_cli.errors import TrackingError
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress
@@ -51,12 +52,15 @@ def scores_of(
     """Finds the values that a method gives the pool, or computes and records them."""
     pool = prepared.require_pool()
     deciding = valuation.of(method)
+    # Rows are named as the file counts them: what decides are the molecules that stand there.
+    target = target_of(prepared, valuation.influence) if method == "influence" else None
     fingerprint = deciding.fingerprint(
         method=method,
         reference=cell_fingerprint(reference, NO_ROWS, prepared, training),
         pool=digest(pool.examples),
         # Tables name rows of the file: the same molecules elsewhere in it are another table.
         rows=hashlib.sha256(pool.rows.astype("<i8").tobytes()).hexdigest(),
+        target=None if target is None else target.fingerprint(),
         code=code_version(),
     )
     if (found := ledger.find(fingerprint)) is not None:
@@ -105,7 +109,7 @@ def _scored_from(method: ScoringMethod, found: Finished) -> Scored:
     scores = PointScores(
         table["value"].to_numpy(),
         table["standard_error"].to_numpy(),
-        int(found.metrics["n_optimal"]),
+        None if (kept := found.metrics.get("n_optimal")) is None else int(kept),
         table["smiles"].tolist(),
     )
     return Scored(
@@ -118,6 +122,7 @@ def _scored_from(method: ScoringMethod, found: Finished) -> Scored:
         reason=found.tags.get("reason", ""),
         converged=bool(found.metrics["converged"]),
         by_target=_by_target_from(found),
+        leaks="leaking" in found.tags,
         record=found,
     )
 

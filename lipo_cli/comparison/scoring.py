@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from lipo_cli.chem.fingerprints import highest_tanimoto, morgan_bits
+from lipo_cli.comparison.influence_scoring import (
+    influence_figures,
+    influence_values,
+    values_by_target,
+)
 from lipo_cli.comparison.ledger import Finished
 from lipo_cli.comparison.prepare import Prepared
-from lipo_cli.comparison.targets import Target, target_of
+from lipo_cli.comparison.targets import target_of
 from lipo_cli.comparison.uncertain import spread_values
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress, SilentProgress
 from lipo_cli.settings import ScoringMethod, TrainingSettings, ValuationSettings
 from lipo_cli.valuation.analysis import analyse_proxy
-from lipo_cli.valuation.gradients import OutputGradients
-from lipo_cli.valuation.influence import InfluenceResult, Molecules, influence
+from lipo_cli.valuation.arrays import IntArray, ranks
+from lipo_cli.valuation.influence import InfluenceResult
 from lipo_cli.valuation.proxy import (
     Proxy,
     RowValues,
@@ -26,7 +31,7 @@ from lipo_cli.valuation.proxy import (
     make_proxy,
 )
 from lipo_cli.valuation.removal import optimal_subset
-from lipo_cli.valuation.selection import PointScores, Selection
+from lipo_cli.valuation.selection import LEAKING, PointScores, Selection
 from lipo_cli.valuation.table import value_table
 from lipo_cli.valuation.tsds import TsdsResult
 
@@ -48,6 +53,7 @@ class Scored:
             `model_error` |prediction - label|, `similarity` highest Tanimoto similarity to train.
         residuals: Of the system that was solved, product by product, where one was.
         by_target: A column of values for each target row that was named, else None.
+        leaks: Whether the target was the test split: nothing may be chosen by such values.
         record: The finished record, whose artifacts hold the figures.
     """
 
@@ -62,6 +68,7 @@ class Scored:
     points: pd.DataFrame = field(default_factory=pd.DataFrame)
     residuals: tuple[float, ...] = ()
     by_target: pd.DataFrame | None = None
+    leaks: bool = False
     record: Finished | None = None
 
 
@@ -93,21 +100,26 @@ def score_pool(
         ValuationError: a score is not finite, or the method cannot be carried out.
     """
     listener = progress or SilentProgress()
-    proxy = _proxy(regressor, prepared, settings, listener)
-    by_target = None
+    if method == "influence":
+        target = target_of(prepared, settings.influence)
+        proxy = _proxy(regressor, prepared, settings, listener, target.judged)
+    else:
+        proxy = _proxy(regressor, prepared, settings, listener)
+    by_target, leaks = None, False
     if method == "tsds":
         analysis = analyse_proxy(proxy, settings.tsds, listener)
         valued: TsdsResult | RowValues | InfluenceResult = analysis.result
         optimal, figures = analysis.optimal, _sampling_figures(analysis.result)
         reason, converged = analysis.result.reason, analysis.result.converged
     elif method == "influence":
-        target = target_of(prepared, settings.influence, proxy.game.fold_of)
-        valued = found = _influence(regressor, prepared, target, settings, listener)
-        optimal, figures = optimal_subset(proxy.game, found), _influence_figures(found)
+        valued = found = influence_values(
+            regressor, prepared, target, proxy.game, settings.influence, listener
+        )
+        optimal, figures = optimal_subset(proxy.game, found), influence_figures(found)
         reason, converged = found.sentence(), found.converged
-        if settings.influence.target == "test":
-            reason += "; LEAKING: the target is the test split, nothing may be chosen by this"
-        by_target = _by_target(found, target, prepared)
+        leaks = settings.influence.target == "test"
+        reason = f"{reason}; {LEAKING}" if leaks else reason
+        by_target = values_by_target(found, target, prepared)
     elif method == "uncertain":
         valued, figures = spread_values(regressor, prepared, training, proxy.game.n_folds), {}
         optimal, converged = optimal_subset(proxy.game, valued), True
@@ -115,17 +127,19 @@ def score_pool(
     else:
         valued, figures, reason = _closed_form(method, proxy, settings, listener)
         optimal, converged = optimal_subset(proxy.game, valued), True
+    worth = method != "uncertain"
+    n_kept = optimal.n_kept if worth else None
     smiles = prepared.require_pool().examples.smiles
-    scores = PointScores(valued.values, valued.standard_error, optimal.n_kept, smiles)
+    scores = PointScores(valued.values, valued.standard_error, n_kept, smiles)
     at_all, at_none = optimal.pooled_curve["utility"].iloc[[0, -1]]
     return Scored(
         method=method,
         scores=scores,
-        table=selection_table(prepared, scores, Selection("optimal", method=method)),
+        table=selection_table(prepared, scores, method, leaks=leaks),
         curve=optimal.curve,
         figures={
             "n_points": float(len(valued.values)),
-            "n_optimal": float(optimal.n_kept),
+            **({"n_optimal": float(optimal.n_kept)} if worth else {}),
             "n_positive": float((valued.values > 0).sum()),
             "n_components": float(proxy.projection.components.shape[1]),
             "ridge": float(proxy.ridge),
@@ -136,12 +150,13 @@ def score_pool(
             "proxy_val_rmse_all": float(np.sqrt(-at_all)),
             **figures,
         },
-        sentence=optimal.sentence(),
+        sentence=optimal.sentence() if worth else "",
         reason=reason,
         converged=converged,
         points=_known_of_points(regressor, prepared),
         residuals=valued.residuals if isinstance(valued, InfluenceResult) else (),
         by_target=by_target,
+        leaks=leaks,
     )
 
 
@@ -158,10 +173,17 @@ def _known_of_points(regressor: Regressor, prepared: Prepared) -> pd.DataFrame:
 
 
 def _proxy(
-    regressor: Regressor, prepared: Prepared, settings: ValuationSettings, listener: Progress
+    regressor: Regressor,
+    prepared: Prepared,
+    settings: ValuationSettings,
+    listener: Progress,
+    judged: IntArray | None = None,
 ) -> Proxy:
+    """Returns the proxy, judged by these validation rows; None: all of them."""
     pool = prepared.require_pool()
     train, validation = prepared.train, prepared.validation
+    if judged is not None:
+        validation = validation.take(judged)
     listener.start("embedding", 3, "sets")
     embedded = []
     for part in (train, validation, pool.examples):
@@ -194,53 +216,21 @@ def _closed_form(
     return values, {"neighbours": float(k)}, f"exact for the mean of {k} nearest neighbours"
 
 
-def _influence(
-    regressor: Regressor,
-    prepared: Prepared,
-    target: Target,
-    settings: ValuationSettings,
-    listener: Progress,
-) -> InfluenceResult:
-    train, points = prepared.train, prepared.require_pool().examples
-    return influence(
-        OutputGradients(regressor, settings.influence.part),
-        Molecules(train.smiles, train.labels),
-        Molecules(target.examples.smiles, target.examples.labels),
-        Molecules(points.smiles, points.labels),
-        settings.influence,
-        fold_of=target.fold_of,
-        n_folds=target.n_folds,
-        by_row=target.by_row,
-        progress=listener,
-    )
+def selection_table(
+    prepared: Prepared, scores: PointScores, method: ScoringMethod, *, leaks: bool
+) -> pd.DataFrame:
+    """Returns the value table of the pool with what the removal curve keeps marked.
 
-
-def _influence_figures(found: InfluenceResult) -> dict[str, float]:
-    figures = {
-        "damping": found.damping,
-        "largest_eigenvalue": found.largest,
-        "products": float(found.iterations),
-        "residual": found.residuals[-1],
-        "n_parameters": float(found.n_parameters),
-        "n_curvature": float(found.n_curvature),
-    }
-    if found.agreement is not None:
-        figures["solver_agreement"] = found.agreement
-    return figures
-
-
-def _by_target(found: InfluenceResult, target: Target, prepared: Prepared) -> pd.DataFrame | None:
-    """Returns the points with a column `target_ROW` of values for each target row."""
-    if found.by_row is None:
-        return None
+    A spread is no value: nothing is marked by it.
+    """
     pool = prepared.require_pool()
-    points = {"row": pool.rows, "smiles": pool.examples.smiles, "label": pool.examples.labels}
-    columns = {f"target_{row}": found.by_row[:, i] for i, row in enumerate(target.rows)}
-    return pd.DataFrame(points | columns)
-
-
-def selection_table(prepared: Prepared, scores: PointScores, selection: Selection) -> pd.DataFrame:
-    """Returns the value table of the pool with a selection by value marked."""
-    pool = prepared.require_pool()
-    selected = selection.select(scores, len(pool), np.random.default_rng(0))
+    rule = Selection("none") if scores.n_optimal is None else Selection("optimal", method=method)
+    selected = rule.select(scores, len(pool), np.random.default_rng(0))
+    if scores.n_optimal is None:
+        ranked = [
+            f"rank {rank} of {len(pool)} by spread, no choice" for rank in ranks(scores.values)
+        ]
+        selected = replace(selected, reasons=tuple(ranked))
+    if leaks:
+        selected = selected.leaking()
     return value_table(pool.rows, pool.examples.smiles, pool.examples.labels, scores, selected)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from lipo_cli.comparison.prepare import Prepared
-from lipo_cli.model.ensemble import Ensemble, spread
+from lipo_cli.model.ensemble import KERNEL_SHARE, spread
 from lipo_cli.model.kernel import KernelReadout
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import TrainingSettings
@@ -33,17 +33,18 @@ def spread_values(
         n_folds: Validation folds of the removal curve.
 
     Returns:
-        Standard deviations; their standard error is that of a deviation of normal values,
-        spread / sqrt(2 (k - 1)) of k predictions.
+        Standard deviations. There are two predictors, hence one degree of freedom: the standard
+        error of a deviation is then spread / sqrt(2), and no finer than that.
 
     Raises:
         ModelError: the pretrained model cannot be used.
     """
     train, pool = prepared.train, prepared.require_pool().examples
     readout = KernelReadout.fit(training, train.smiles, train.labels)
-    ensemble = Ensemble([regressor, readout])
-    views = ensemble.predict_views(pool.smiles, views=VIEWS)
-    found = spread(views, ensemble.weights(views.shape[1]))
-    # The readout reads one SMILES: its repeated column is one prediction.
-    error = found / math.sqrt(2 * VIEWS)
-    return RowValues(found, error, np.repeat(found[:, None] / n_folds, n_folds, axis=1))
+    network = regressor.predict_views(pool.smiles, views=VIEWS)
+    # One column of the readout, which reads one SMILES: repeated, it would count for less.
+    views = np.column_stack([network, readout.predict(pool.smiles, views=1)])
+    weights = np.append((1 - KERNEL_SHARE) * regressor.weights(VIEWS), KERNEL_SHARE)
+    found = spread(views, weights)
+    folds = np.repeat(found[:, None] / n_folds, n_folds, axis=1)
+    return RowValues(found, found / math.sqrt(2), folds)

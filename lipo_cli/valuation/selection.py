@@ -6,7 +6,7 @@ Rules are read from text, such as `tsds:top=100` or `random:k=50`, by `selection
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -17,6 +17,10 @@ from lipo_cli.valuation.arrays import FloatArray, IntArray, finite_vector, order
 from lipo_cli.valuation.diversity import CAP, most_diverse
 
 Rule = Literal["none", "all", "random", "optimal", "positive", "top", "bottom", "diverse"]
+
+
+LEAKING = "LEAKING: the target is the test split, nothing may be chosen by this"
+"""Stands in what is said of such values, before every reason that goes with them."""
 
 
 class Scores(Protocol):
@@ -65,6 +69,10 @@ class Selected:
 
     def __len__(self) -> int:
         return len(self.positions)
+
+    def leaking(self) -> Selected:
+        """Returns the same with every reason marked: the values' target was the test split."""
+        return replace(self, reasons=tuple(f"{LEAKING}; {reason}" for reason in self.reasons))
 
 
 @dataclass(frozen=True)

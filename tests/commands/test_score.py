@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,12 @@ import pandas as pd
 import pytest
 
 from lipo_cli.comparison.prepare import prepare
+from lipo_cli.comparison.targets import target_of
+from lipo_cli.comparison.uncertain import spread_values
 from lipo_cli.main import main
-from lipo_cli.settings import DataSettings, build
+from lipo_cli.model.kernel import KernelReadout
+from lipo_cli.model.regressor import Regressor
+from lipo_cli.settings import DataSettings, InfluenceSettings, TrainingSettings, build
 from lipo_cli.tracking.runs import find_runs
 from lipo_cli.tracking.store import open_store
 from lipo_cli.valuation.table import read_curve, read_values
@@ -175,6 +180,13 @@ def validation_rows(primary: Path) -> list[int]:
     return [int(row) for row in frame["row"].iloc[prepared.split.part("val")]]
 
 
+def validation_rows_skipping(primary: Path) -> list[int]:
+    """Returns the same of a file with unusable rows."""
+    prepared = prepare(build(DataSettings, {"dataset": str(primary), "on_invalid": "skip"}))
+    frame = prepared.dataset.primary.frame
+    return [int(row) for row in frame["row"].iloc[prepared.split.part("val")]]
+
+
 def test_named_target_rows_have_a_column_of_values_each(
     command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -233,6 +245,131 @@ def test_values_for_the_test_split_are_marked_wherever_they_go(
     honest = read_json(capsys)
     assert "LEAKING" not in honest["reason"]
     assert [p["value"] for p in honest["values"]] != [p["value"] for p in leaking["values"]]
+
+
+def test_rows_of_another_file_are_not_found_again(
+    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """The same molecules one line further down: the same numbers name others."""
+    primary = tmp_path / "bench" / "primary.csv"
+    rows = validation_rows(primary)
+    text = primary.read_text(encoding="utf-8")
+    header, rest = text.split("\n", 1)
+    invalid = ",".join(
+        "not a molecule" if "smiles" in c.lower() else "1" for c in header.split(",")
+    )
+    named = ["-m", "influence", "--parameters", "head", "--on-invalid", "skip", "--json"]
+    asked = [*command, *named, "--target-rows", f"{rows[0]},{rows[1]}"]
+    assert main(asked) == 0
+    first = read_json(capsys)["by_target"]
+    primary.write_text(f"{header}\n{invalid}\n{rest}", encoding="utf-8")
+    shifted = validation_rows_skipping(primary)
+    assert shifted == [row + 1 for row in rows]
+    code = main(asked)
+    assert code == (0 if {rows[0], rows[1]} <= set(shifted) else 3)
+    capsys.readouterr()
+    assert main([*asked[:-1], f"{rows[0] + 1},{rows[1] + 1}"]) == 0
+    again = read_json(capsys)["by_target"]
+    old, new = f"target_{rows[0]}", f"target_{rows[0] + 1}"
+    assert [point[new] for point in again] == pytest.approx([point[old] for point in first])
+
+
+def test_few_target_rows_leave_the_choice_to_the_others(
+    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    primary = tmp_path / "bench" / "primary.csv"
+    prepared = prepare(build(DataSettings, {"dataset": str(primary)}))
+    named = tuple(validation_rows(primary)[:3])
+    few = target_of(prepared, InfluenceSettings(target_rows=named))
+    assert few.apart
+    assert not set(few.judged) & set(few.within)
+    assert len(few.judged) + 3 == len(prepared.validation)
+    every = target_of(prepared, InfluenceSettings(target_rows=tuple(validation_rows(primary))))
+    assert not every.apart
+    backwards = validation_rows(primary)[::-1]
+    turned = target_of(prepared, InfluenceSettings(target_rows=tuple(backwards)))
+    game = SimpleNamespace(fold_of=np.arange(len(prepared.validation)) % 5, n_folds=5)
+    np.testing.assert_array_equal(turned.fold_of(game), every.fold_of(game)[::-1])
+    assert turned.examples.smiles == every.examples.smiles[::-1]
+    test = target_of(prepared, InfluenceSettings(target="test"))
+    assert test.apart
+    assert len(test.judged) == len(prepared.validation)
+
+
+def test_leaking_choices_are_marked_and_refused(
+    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out, chosen = tmp_path / "values", tmp_path / "chosen.csv"
+    asked = [*command, "-m", "influence", "--parameters", "head", "--target", "test", "--json"]
+    assert main([*asked, "--out", str(out)]) == 0
+    assert read_json(capsys)["leaks"] is True
+    alone = tmp_path / "alone.csv"
+    alone.write_bytes((out / "values.csv").read_bytes())
+    for values in (out, alone):
+        assert main(["select", str(values), "-s", "influence:top=5", "--json"]) == 0
+        printed = capsys.readouterr()
+        assert json.loads(printed.out)["leaks"] is True
+        assert "LEAKING" in printed.err
+    assert main(["select", str(out), "-s", "influence:top=5", "--out", str(chosen)]) == 0
+    assert pd.read_csv(chosen)["reason"].str.startswith("LEAKING").all()
+    bench = command[1 : command.index("--secondary")]
+    store = command[command.index("--store") :]
+    for file in (chosen, out / "values.csv"):
+        capsys.readouterr()
+        assert main(["finetune", *bench, *store, "--selection", str(file)]) == 3
+        assert "chosen by the test split" in capsys.readouterr().err
+
+
+def test_a_second_scoring_leaves_nothing_of_the_first_in_its_folder(
+    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows = validation_rows(tmp_path / "bench" / "primary.csv")
+    out = ["--out", str(tmp_path / "mix")]
+    named = ["-m", "influence", "--parameters", "head", "--target-rows", f"{rows[0]},{rows[1]}"]
+    assert main([*command, *named, "--solver", "lissa", "--damping", "0.1", *out]) == 0
+    assert {"by_target.csv", "residuals.png"} <= {
+        path.name for path in (tmp_path / "mix").iterdir()
+    }
+    assert main([*command, "-m", "knn", *out]) == 0
+    left = {path.name for path in (tmp_path / "mix").iterdir()}
+    assert not {"by_target.csv", "residuals.png"} & left
+    assert "values.png" in left
+
+
+def test_how_unsure_a_model_is_is_no_value(
+    command: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "values"
+    assert main([*command, "-m", "uncertain", "--out", str(out), "--json"]) == 0
+    found = read_json(capsys)
+    assert found["n_optimal"] is None
+    assert not any(point["selected"] for point in found["values"])
+    assert all("no choice" in point["reason"] for point in found["values"])
+    assert main([*command, "-m", "uncertain", "--json"]) == 0
+    assert read_json(capsys) == found
+    assert main([*command, "-m", "uncertain"]) == 0
+    assert "keeping" not in capsys.readouterr().out
+    assert main(["select", str(out), "-s", "tsds"]) == 2
+    assert "write uncertain:top=K" in capsys.readouterr().err
+
+
+def test_the_spread_is_that_of_two_predictors(command: list[str], tmp_path: Path) -> None:
+    bench = tmp_path / "bench"
+    data = {"dataset": str(bench / "primary.csv"), "secondary": str(bench / "secondary.csv")}
+    prepared = prepare(build(DataSettings, data))
+    training = build(TrainingSettings, {"model": str(bench / "model"), "precision": "float32"})
+    regressor = Regressor.from_base("full", training, 0)
+    found = spread_values(regressor, prepared, training, n_folds=5)
+    pool = prepared.require_pool().examples
+    views = regressor.predict_views(pool.smiles, views=8)
+    readout = KernelReadout.fit(training, prepared.train.smiles, prepared.train.labels)
+    other = readout.predict(pool.smiles)
+    w = np.array([0.5, *[0.5 / 7] * 7]) / 2
+    mean = views @ w + other / 2
+    variance = (views - mean[:, None]) ** 2 @ w + (other - mean) ** 2 / 2
+    expected = np.sqrt(variance / (1 - np.sum(w**2) - 0.25))
+    np.testing.assert_allclose(found.values, expected, rtol=1e-6)
+    np.testing.assert_allclose(found.standard_error, expected / np.sqrt(2), rtol=1e-6)
 
 
 def test_a_comparison_cannot_choose_by_the_test_split(

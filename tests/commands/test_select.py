@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from rdkit import Chem, DataStructs
+from rdkit.Chem import rdFingerprintGenerator
 
 from lipo_cli.comparison.plan import Choice
 from lipo_cli.main import main
@@ -146,7 +148,8 @@ def write_other(
     chosen = Selection("optimal").select(scores, N, np.random.default_rng(0))
     smiles = ["C" * (i + 1) for i in range(N)]
     rows = range(first_row, first_row + N)
-    write_values(Path(name), value_table(rows, smiles, worth, scores, chosen))
+    labels = np.linspace(0.5, -0.4, N)  # those of the fixture
+    write_values(Path(name), value_table(rows, smiles, labels, scores, chosen))
     source = {"path": "gone.csv", "sha256": "", "read": [], "method": method}
     (Path(name) / "source.json").write_text(json.dumps(source))
     if not (values / "source.json").exists():
@@ -194,6 +197,16 @@ def test_tables_that_do_not_go_together_are_refused(
     assert said in capsys.readouterr().err
 
 
+def test_tables_of_another_primary_set_do_not_go_together(
+    values: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_other(values, "other", "knn", np.linspace(-0.4, 0.5, N))
+    source = json.loads((other / "source.json").read_text())
+    (other / "source.json").write_text(json.dumps({**source, "scope": "elsewhere"}))
+    assert main(["select", str(values), str(other), "-s", "tsds:top=3"]) == 3
+    assert "another primary set or split" in capsys.readouterr().err
+
+
 def test_a_table_of_an_unknown_method_stands_alone_only(
     values: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,5 +221,14 @@ def test_diverse_points_are_chosen_from_a_table(
 ) -> None:
     assert main(["select", str(values), "-s", "tsds:diverse=4/0.3", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["rows"][0] == 100
-    assert 1 <= len(found["rows"]) <= 4
+    make = rdFingerprintGenerator.GetMorganGenerator(radius=2, fpSize=2048).GetFingerprint
+    prints = [make(Chem.MolFromSmiles("C" * (i + 1))) for i in range(N)]  # best first
+    expected: list[int] = []
+    for i in range(N):
+        known = [prints[j] for j in expected]
+        if len(expected) < 4 and all(
+            s <= 0.3 for s in DataStructs.BulkTanimotoSimilarity(prints[i], known)
+        ):
+            expected.append(i)
+    assert len(expected) >= 2
+    assert found["rows"] == [100 + i for i in expected]

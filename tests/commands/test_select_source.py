@@ -42,7 +42,7 @@ def scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     chosen = Selection("optimal").select(scores, 3, np.random.default_rng(0))
     values = value_table(table.frame["row"], table.smiles, table.labels, scores, chosen)
     write_values(Path("values"), values)
-    write_source(Path("values"), table, "tsds")
+    write_source(Path("values"), table, "tsds", "scope")
     return Path("values")
 
 
