@@ -1,10 +1,15 @@
 """TS-DShapley against pyDVL's permutation Shapley: the same game, at equal standard error.
 
 Players are the points of the secondary set on top of primary train, the utility is minus the
-validation error of a ridge fit on embeddings of the pretrained encoder. pyDVL (its
-`ShapleyValuation` over `PermutationSampler`) refits the ridge for every marginal; ours reads all
-marginals of a permutation off one factorisation. Each side draws permutations of its own; ours
-goes on until its median standard error is no larger than pyDVL's.
+validation error of a ridge fit on embeddings of the pretrained encoder. pyDVL calls a model for
+every marginal; ours reads all marginals of a permutation off one factorisation. pyDVL is given the
+game three ways: scikit-learn's `Ridge` refitted to train and players (what a user writes), the same
+ridge from sums of products that are kept of train (what a user who knows better writes), and that
+with pairs of a permutation and its reverse, which ours draws too.
+
+Every way is run several times with other seeds: the standard error of a run is the standard
+deviation over runs, not what a method says of itself. Times are compared at equal error, as seconds
+times squared error.
 
     python3.11 -m venv /tmp/pydvl-env && /tmp/pydvl-env/bin/pip install pydvl==0.10.0
     python benchmarks/valuation.py --pydvl /tmp/pydvl-env/bin/python
@@ -24,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -42,65 +47,92 @@ from lipo_cli.valuation.ridge_game import RidgeGame
 from lipo_cli.valuation.tsds import ts_dshapley
 
 _PYDVL = """
-import json, resource, sys, time, warnings
+import json, sys, time, warnings
 warnings.simplefilter("ignore")
 import numpy as np
 from importlib.metadata import version
+from sklearn.base import BaseEstimator
 from sklearn.linear_model import Ridge
 from pydvl.valuation import (
-    Dataset, MinUpdates, ModelUtility, PermutationSampler, ShapleyValuation, SupervisedScorer,
+    AntitheticPermutationSampler, Dataset, MinUpdates, ModelUtility, PermutationSampler,
+    ShapleyValuation, SupervisedScorer,
 )
 
 data = np.load(sys.argv[1])
-permutations = int(sys.argv[2])
+plan = json.loads(sys.argv[2])
 base_z, base_y, ridge = data["base_z"], data["base_y"], float(data["ridge"])
+gram, right = base_z.T @ base_z + ridge * np.eye(base_z.shape[1]), base_z.T @ base_y
 
-class OnTop(Ridge):
+class Refit(Ridge):
     def __init__(self):
         super().__init__(alpha=ridge, fit_intercept=False)
     def fit(self, x, y):
         return super().fit(np.vstack([base_z, x]), np.concatenate([base_y, y]))
+
+class Sums(BaseEstimator):
+    def fit(self, x, y):
+        self.weights = np.linalg.solve(gram + x.T @ x, right + x.T @ y)
+        return self
+    def predict(self, x):
+        return x @ self.weights
 
 def score(model, x, y):
     return -float(np.mean((y - model.predict(x)) ** 2))
 
 points = Dataset(data["players_z"], data["players_y"])
 rows = Dataset(data["val_z"], data["val_y"])
-nothing = OnTop().fit(np.empty((0, base_z.shape[1])), np.empty(0))
-utility = ModelUtility(
-    OnTop(), SupervisedScorer(score, rows, default=score(nothing, data["val_z"], data["val_y"]))
-)
-method = ShapleyValuation(utility, PermutationSampler(seed=0), MinUpdates(permutations))
-start = time.perf_counter()
-method.fit(points)
-seconds = time.perf_counter() - start
-result = method.result
-order = np.argsort(result.names.astype(int))
-print(json.dumps({
-    "seconds": seconds,
-    "values": np.asarray(result.values)[order].tolist(),
-    "errors": (np.sqrt(np.asarray(result.variances) / np.asarray(result.counts)))[order].tolist(),
-    "permutations": int(np.min(result.counts)),
-    "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-    "version": version("pydvl"),
-}))
+width = base_z.shape[1]
+empty = score(Sums().fit(np.empty((0, width)), np.empty(0)), data["val_z"], data["val_y"])
+
+def run(way, permutations, seed):
+    model = Refit() if way == "refit" else Sums()
+    paired = way == "sums, pairs"
+    sampler = (AntitheticPermutationSampler if paired else PermutationSampler)(seed=seed)
+    utility = ModelUtility(model, SupervisedScorer(score, rows, default=empty))
+    method = ShapleyValuation(utility, sampler, MinUpdates(permutations))
+    start = time.perf_counter()
+    method.fit(points)
+    seconds = time.perf_counter() - start
+    result = method.result
+    order = np.argsort(np.asarray(result.names).astype(int))
+    return dict(
+        seconds=seconds, permutations=int(np.min(result.counts)),
+        values=np.asarray(result.values)[order].tolist(),
+    )
+
+found = {
+    way: [run(way, permutations, seed) for seed in range(runs)]
+    for way, (permutations, runs) in plan.items()
+}
+print(json.dumps(dict(version=version("pydvl"), empty=empty, found=found)))
 """
+_WAYS = ("refit", "sums", "sums, pairs")
 
 
 @dataclass(frozen=True)
 class Side:
-    """What one side came to: seconds, permutations, values with their standard errors."""
+    """What several runs of one way came to.
+
+    Attributes:
+        name: The way.
+        permutations: Of one run.
+        seconds: Mean time of one run.
+        values: [runs, n] values.
+    """
 
     name: str
-    seconds: float
     permutations: int
+    seconds: float
     values: Floats
-    errors: Floats
 
     @property
     def error(self) -> float:
-        """The median standard error."""
-        return float(np.median(self.errors))
+        """The standard error of a run: its deviation over runs, the median over points."""
+        return float(np.median(self.values.std(axis=0, ddof=1)))
+
+    def seconds_for(self, error: float) -> float:
+        """Returns the time to reach a standard error, which falls with the root of the time."""
+        return self.seconds * (self.error / error) ** 2
 
 
 @dataclass(frozen=True)
@@ -148,17 +180,24 @@ def make_problem(arguments: argparse.Namespace) -> Problem:
     )
 
 
-def run_pydvl(problem: Problem, python: Path, permutations: int) -> tuple[Side, str]:
-    """Runs pyDVL in its environment, on one thread; returns its side and its version.
+def run_pydvl(
+    problem: Problem, python: Path, plan: Mapping[str, tuple[int, int]]
+) -> tuple[list[Side], str]:
+    """Runs pyDVL in its environment, on one thread; returns its sides and its version.
+
+    Args:
+        problem: The game.
+        python: The environment's python.
+        plan: For each way, permutations of a run and runs.
 
     Raises:
-        SystemExit: it is not there, or fails.
+        SystemExit: it is not there, fails, or plays another game.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "game.npz"
         np.savez(file, **vars(problem))
-        command = [str(python), "-c", _PYDVL, str(file), str(permutations)]
+        command = [str(python), "-c", _PYDVL, str(file), json.dumps(plan)]
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, check=False, env=environment
@@ -167,52 +206,73 @@ def run_pydvl(problem: Problem, python: Path, permutations: int) -> tuple[Side, 
             raise SystemExit(f"--pydvl {python}: {error.strerror}") from None
     if done.returncode != 0:
         raise SystemExit(f"--pydvl {python}: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
-    found = json.loads(done.stdout.splitlines()[-1])
-    values, errors = np.array(found["values"]), np.array(found["errors"])
-    side = Side("pyDVL", found["seconds"], found["permutations"], values, errors)
-    return side, found["version"]
+    answer = json.loads(done.stdout.splitlines()[-1])
+    if not np.isclose(answer["empty"], problem.game().utility([]), rtol=1e-8):
+        raise SystemExit(f"--pydvl {python}: plays another game: U(empty) is {answer['empty']}")
+    sides = [
+        Side(
+            f"pyDVL, {way}",
+            runs[0]["permutations"],
+            float(np.mean([run["seconds"] for run in runs])),
+            np.array([run["values"] for run in runs]),
+        )
+        for way, runs in answer["found"].items()
+    ]
+    return sides, answer["version"]
 
 
-def run_ours(problem: Problem, target_error: float) -> Side:
-    """Draws twice as many permutations until the median standard error is small enough."""
-    permutations = 8
-    while True:
+def run_ours(problem: Problem, permutations: int, runs: int) -> Side:
+    """Runs ours with several seeds, each from the data on."""
+    values, seconds = [], []
+    for seed in range(runs):
         settings = TsdsSettings(
-            min_permutations=permutations, max_permutations=permutations, seed=1
+            min_permutations=permutations, max_permutations=permutations, seed=seed
         )
         start = time.perf_counter()
         with threadpool_limits(1):
             result = ts_dshapley(problem.game(), settings)
-        seconds = time.perf_counter() - start
-        side = Side("ours", seconds, result.n_permutations, result.values, result.standard_error)
-        if side.error <= target_error or permutations >= 65_536:
-            return side
-        permutations *= 2
+        seconds.append(time.perf_counter() - start)
+        values.append(result.values)
+    return Side("ours", result.n_permutations, float(np.mean(seconds)), np.array(values))
 
 
 def report(
-    problem: Problem, peer: Side, ours: Side, peer_version: str, arguments: argparse.Namespace
+    problem: Problem, sides: Sequence[Side], peer_version: str, arguments: argparse.Namespace
 ) -> str:
-    """Returns the section of the docs."""
-    both = np.hypot(peer.errors, ours.errors)
-    apart = float(np.mean(np.abs(peer.values - ours.values) <= 1.96 * both))
+    """Returns the section of the docs; the last side is ours."""
+    ours = sides[-1]
+    mean = ours.values.mean(axis=0)
+    wanted = 0.01 * float(mean.std())
     lines = [
         "## TS-DShapley against pyDVL, at equal standard error",
         "",
         f"{len(problem.players_y):,} points on top of {len(problem.base_y):,} train rows, "
         f"{len(problem.val_y):,} validation rows, {problem.players_z.shape[1]} components of the "
-        f"embeddings of `{arguments.model}`, ridge {problem.ridge:g}; one thread each.",
+        f"embeddings of `{arguments.model}`, ridge {problem.ridge:g}; one thread each, "
+        f"{len(ours.values)} runs of each way.",
+        "The standard error of a run is its deviation over runs, the median over points. Time goes "
+        "with the square of the error wanted: a hundredth of the values' spread.",
         "",
-        "| | permutations | median standard error | seconds |",
-        "|---|---:|---:|---:|",
-        *(
-            f"| {side.name} | {side.permutations:,} | {side.error:.2g} | {side.seconds:,.2f} |"
-            for side in (peer, ours)
-        ),
+        "| | permutations a run | s a run | standard error of a run | s to 1 % of the spread "
+        "| times ours | Spearman with ours |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for side in sides:
+        needed = side.seconds_for(wanted)
+        cells = [
+            side.name,
+            f"{side.permutations:,}",
+            f"{side.seconds:,.2f}",
+            f"{side.error:.2g}",
+            f"{needed:,.3g}",
+            f"{needed / ours.seconds_for(wanted):,.0f}",
+            f"{_rank(side.values.mean(axis=0), mean):.3f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += [
         "",
-        f"pyDVL takes **{peer.seconds / ours.seconds:,.0f} times** as long. "
-        f"{apart:.0%} of the values lie within 1.96 standard errors of each other; their rank "
-        f"correlation is {_rank(peer.values, ours.values):.2f}.",
+        "refit: scikit-learn's `Ridge` on train and players for every marginal; sums: the same "
+        "ridge from kept sums of products; pairs: each permutation with its reverse, as ours.",
         "",
         f"Machine: {machine()}. Python {platform.python_version()}, "
         + ", ".join(f"{p} {version(p)}" for p in ("lipo", "numpy", "scikit-learn"))
@@ -237,14 +297,20 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--secondary", metavar="CSV", help="the points; default: the dataset's own")
     add("--model", default="small", help="checkpoint that embeds")
     add("--components", type=int, default=100)
-    add("--permutations", type=int, default=30, help="of pyDVL")
+    add("--runs", type=int, default=6, help="of each way, with other seeds; at least 3")
+    add("--refits", type=int, default=4, help="permutations of a run that refits")
+    add("--permutations", type=int, default=20, help="of the other runs of pyDVL")
+    add("--own", type=int, default=200, help="permutations of a run of ours")
     add("--limit", type=int, help="at most this many points")
     add("--quick", action="store_true", help="a smoke run of seconds; no number means anything")
     add("--dry", action="store_true", help="print only")
     add("--page", type=Path, metavar="FILE", help="write the section there")
     arguments = parser.parse_args(given)
     if arguments.quick:
-        arguments.permutations, arguments.limit, arguments.components = 4, 12, 8
+        arguments.limit, arguments.components, arguments.runs = 12, 8, 3
+        arguments.refits = arguments.permutations = 4
+    if arguments.runs < 3:
+        parser.error("--runs must be 3 or more")
     if arguments.page is None and not (arguments.dry or arguments.quick):
         arguments.page = DOCS
     return arguments
@@ -254,9 +320,11 @@ def main(given: Sequence[str] | None = None) -> int:
     """Runs the benchmark, prints its section and writes it."""
     arguments = parse(given)
     problem = make_problem(arguments)
-    peer, peer_version = run_pydvl(problem, arguments.pydvl, arguments.permutations)
-    ours = run_ours(problem, peer.error)
-    text = report(problem, peer, ours, peer_version, arguments)
+    counts = dict.fromkeys(_WAYS, arguments.permutations) | {"refit": arguments.refits}
+    plan = {way: (count, arguments.runs) for way, count in counts.items()}
+    sides, peer_version = run_pydvl(problem, arguments.pydvl, plan)
+    ours = run_ours(problem, arguments.own, arguments.runs)
+    text = report(problem, [*sides, ours], peer_version, arguments)
     print(text)
     if arguments.page is not None:
         write_section("valuation", text, arguments.page)

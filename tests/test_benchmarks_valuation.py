@@ -1,4 +1,4 @@
-"""The benchmark against pyDVL: the same game goes over, and ours stops at the same error."""
+"""The benchmark against pyDVL: the same game goes over, and times are compared at equal error."""
 
 from __future__ import annotations
 
@@ -13,59 +13,127 @@ from tests.fixtures.bench import make_bench
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import valuation
-from valuation import Problem, main, run_ours, run_pydvl
+from valuation import Problem, Side, main, run_ours, run_pydvl
 
-FAKE = """#!{python}
-import json, sys
+STUB = """
+import itertools, sys, types
+import importlib.metadata
 import numpy as np
-data, n = np.load(sys.argv[3]), int(sys.argv[4])
-assert set(data) == {{"base_z", "base_y", "players_z", "players_y", "val_z", "val_y", "ridge"}}
-count = len(data["players_y"])
-print("a line that is no answer")
-print(json.dumps(dict(seconds=60.0, values=[0.5] * count, errors=[1e-3] * count, permutations=n,
-                      version="0.10.0")))
+
+class Dataset:
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+
+class SupervisedScorer:
+    def __init__(self, score, rows, default):
+        self.score, self.rows, self.default = score, rows, default
+
+class ModelUtility:
+    def __init__(self, model, scorer):
+        self.model, self.scorer = model, scorer
+    def __call__(self, points, subset):
+        if not len(subset):
+            return self.scorer.default
+        fitted = self.model.fit(points.x[subset], points.y[subset])
+        return self.scorer.score(fitted, self.scorer.rows.x, self.scorer.rows.y)
+
+class PermutationSampler:
+    def __init__(self, seed):
+        self.seed = seed
+
+class AntitheticPermutationSampler(PermutationSampler):
+    pass
+
+class MinUpdates:
+    def __init__(self, n):
+        self.n = n
+
+class ShapleyValuation:
+    def __init__(self, utility, sampler, done):
+        self.utility, self.sampler, self.done = utility, sampler, done
+    def fit(self, points):
+        rng, n, total, drawn = np.random.default_rng(self.sampler.seed), len(points.y), 0, 0
+        while drawn < self.done.n:
+            order = rng.permutation(n)
+            paired = isinstance(self.sampler, AntitheticPermutationSampler)
+            for each in (order, order[::-1]) if paired else (order,):
+                worth = [self.utility(points, each[:k]) for k in range(n + 1)]
+                marginals = np.empty(n)
+                marginals[each] = np.diff(worth)
+                total, drawn = total + marginals, drawn + 1
+        turned = np.arange(n)[::-1]  # results need not come in the order of the points
+        self.result = types.SimpleNamespace(
+            names=turned.astype(str), values=(total / drawn)[turned], counts=np.full(n, drawn)
+        )
+
+module = types.ModuleType("pydvl.valuation")
+for thing in (Dataset, SupervisedScorer, ModelUtility, PermutationSampler, MinUpdates,
+              AntitheticPermutationSampler, ShapleyValuation):
+    setattr(module, thing.__name__, thing)
+sys.modules["pydvl"], sys.modules["pydvl.valuation"] = types.ModuleType("pydvl"), module
+real = importlib.metadata.version
+importlib.metadata.version = lambda name: "0.0-stub" if name == "pydvl" else real(name)
 """
-"""Answers as the worker would; its arguments are `-c CODE FILE PERMUTATIONS`."""
+"""A pyDVL that samples permutations, slowly; what the benchmark hands to it is what is tested."""
 
 
 @pytest.fixture
 def python(tmp_path: Path) -> Path:
+    """A python in which the stub is pydvl."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(STUB)
     path = tmp_path / "python"
-    path.write_text(FAKE.format(python=sys.executable))
+    path.write_text(f'#!/bin/sh\nPYTHONPATH="{tmp_path / "site"}" exec "{sys.executable}" "$@"\n')
     path.chmod(0o755)
     return path
 
 
 def make_problem() -> Problem:
     rng = np.random.default_rng(0)
-    parts = [rng.normal(size=shape) for shape in ((60, 4), 60, (10, 4), 10, (20, 4), 20)]
+    parts = [rng.normal(size=shape) for shape in ((60, 4), 60, (6, 4), 6, (20, 4), 20)]
+    for i in (0, 1):  # train is centred
+        parts[i] = parts[i] - parts[i].mean(axis=0)
     return Problem(*parts, ridge=1.0)
 
 
-def test_ours_draws_until_its_error_is_no_larger() -> None:
+def test_every_way_of_pydvl_plays_our_game(python: Path) -> None:
     problem = make_problem()
-    first = run_ours(problem, np.inf)
-    assert first.permutations == 8
-    more = run_ours(problem, first.error / 3)
-    assert more.permutations > 8
-    assert more.error <= first.error / 3
     game = problem.game()
-    total = game.utility(range(10)) - game.utility([])
-    assert more.values.sum() == pytest.approx(total, abs=1e-10)
+    total = game.utility(range(6)) - game.utility([])
+    plan = {"refit": (40, 3), "sums": (40, 3), "sums, pairs": (40, 3)}
+    sides, version = run_pydvl(problem, python, plan)
+    assert version == "0.0-stub"
+    assert [side.name for side in sides] == ["pyDVL, refit", "pyDVL, sums", "pyDVL, sums, pairs"]
+    ours = run_ours(problem, permutations=2000, runs=3)
+    for side in sides:
+        np.testing.assert_allclose(side.values.sum(axis=1), total, atol=1e-9)
+        error = np.abs(side.values.mean(axis=0) - ours.values.mean(axis=0))
+        assert (error < 5 * side.values.std(axis=0, ddof=1) / np.sqrt(3) + 1e-3).all()
+    # One seed draws the same permutations, however the ridge is fitted.
+    np.testing.assert_allclose(sides[0].values, sides[1].values, atol=1e-10)
 
 
-def test_the_game_goes_over_whole(python: Path) -> None:
-    side, version = run_pydvl(make_problem(), python, permutations=7)
-    assert (side.permutations, side.seconds, version) == (7, 60.0, "0.10.0")
-    assert side.error == 1e-3
+def test_another_game_and_a_python_without_pydvl_are_refused(
+    python: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(SystemExit, match="No such file"):
-        run_pydvl(make_problem(), python.with_name("absent"), 7)
-    python.write_text(f"#!{sys.executable}\nraise SystemExit('no module named pydvl')\n")
-    with pytest.raises(SystemExit, match="no module named pydvl"):
-        run_pydvl(make_problem(), python, 7)
+        run_pydvl(make_problem(), python.with_name("absent"), {})
+    with pytest.raises(SystemExit, match="pydvl"):
+        run_pydvl(make_problem(), Path(sys.executable), {"sums": (1, 3)})
+    other = valuation._PYDVL.replace('float(data["ridge"])', '7 * float(data["ridge"])')
+    monkeypatch.setattr(valuation, "_PYDVL", other)
+    with pytest.raises(SystemExit, match="another game"):
+        run_pydvl(make_problem(), python, {"sums": (1, 3)})
 
 
-def test_the_section_says_how_much_longer_it_takes(
+def test_time_goes_with_the_square_of_the_error() -> None:
+    values = np.array([[1.0], [2.0], [3.0]])
+    side = Side("one", permutations=5, seconds=2.0, values=values)
+    assert side.error == 1.0
+    assert side.seconds_for(0.1) == pytest.approx(200.0)
+
+
+def test_the_section_compares_at_equal_error(
     python: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_bench(tmp_path)
@@ -77,6 +145,10 @@ def test_the_section_says_how_much_longer_it_takes(
     assert main([*asked, "--page", str(page)]) == 0
     text = capsys.readouterr().out
     assert "12 points on top of" in text
-    assert "| pyDVL | 4 | 0.001 | 60.00 |" in text
+    rows = [line.split("|") for line in text.splitlines() if line.startswith(("| pyDVL", "| ours"))]
+    assert [row[1].strip() for row in rows][-1] == "ours"
+    assert rows[-1][6].strip() == "1"
+    assert len(rows) == 4
     assert "valuation:begin" in page.read_text(encoding="utf-8")
-    assert valuation.parse(["--pydvl", "x"]).page == valuation.DOCS
+    with pytest.raises(SystemExit):
+        valuation.parse(["--pydvl", "x", "--runs", "2"])
