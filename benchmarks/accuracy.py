@@ -113,7 +113,8 @@ def report(
     n_ensembles = arguments.seeds // arguments.ensemble
     several = f" (mean of {n_ensembles}, no model in two)" if n_ensembles > 1 else ""
     lines = [
-        f"## Accuracy on {files[0].dataset}: ours against chemprop 2",
+        f"## Accuracy on {files[0].dataset}: "
+        + (arguments.section.replace("-", " ") if arguments.section else "ours against chemprop 2"),
         "",
         f"Ours: `{settings.model}`, at most {settings.epochs} epoch(s), our defaults. "
         "Both sides train on the same split files",
@@ -191,6 +192,7 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--committed", action="store_true", help="without it: the runs in benchmarks/peer_runs")
     add("--limit", type=int, metavar="N", help="about this many molecules; default: all")
     add("--out", type=Path, default=Path("build/accuracy"), help="where runs are kept")
+    add("--section", metavar="NAME", help="write a section of this name beside the usual one")
     add("--quick", action="store_true", help="a smoke run of seconds; no number means anything")
     add("--dry", action="store_true", help="print only")
     add("--page", type=Path, metavar="FILE", help="write the section there")
@@ -227,6 +229,7 @@ def main(given: Sequence[str] | None = None) -> int:
     if arguments.page is not None:
         name = files[0].dataset
         section = "accuracy" if name == "lipophilicity" else f"accuracy-{name}"
+        section += f"-{arguments.section}" if arguments.section else ""
         write_section(section, text, arguments.page)
     return 0
 

@@ -378,3 +378,8 @@ def test_without_chemprop_its_rows_are_left_out_and_that_is_said(
     assert "chemprop was not run" in said.out
     assert "| chemprop 2 |" not in said.out
     assert "no --chemprop" in said.err
+    page = tmp_path / "page.md"
+    assert accuracy.main([*command, "--section", "one-seed", "--page", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "<!-- accuracy-primary-one-seed:begin -->" in text
+    assert "## Accuracy on primary: one seed" in text
