@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from lipo_cli.comparison.uncertainty import calibration_of, measured_numbers
 from lipo_cli.model.calibration import Calibration
-from lipo_cli.model.ensemble import KERNEL_SHARE, spread
+from lipo_cli.model.ensemble import kernel_share, spread
 from lipo_cli.model.enumeration import view_weights
 
 Floats = NDArray[np.float64]
@@ -123,8 +123,10 @@ def _predictions(runs: Sequence[Run], n_views: int, kernel: Run | None) -> pd.Da
     one SMILES.
     """
     rows = runs[0].rows
-    networks = (1 - KERNEL_SHARE if kernel else 1.0) / len(runs)
-    joined = [(run, networks) for run in runs] + ([(kernel, KERNEL_SHARE)] if kernel else [])
+    share = _share(runs, n_views, kernel) if kernel else 0.0
+    kernel = kernel if share > 0 else None  # as in the product: else it is no member
+    networks = (1 - share) / len(runs)
+    joined = [(run, networks) for run in runs] + ([(kernel, share)] if kernel else [])
     own = [run.views[:, :n_views] for run, _ in joined]
     randomise = [run.about.get("settings", {}).get("randomise", 1.0) for run, _ in joined]
     weights = np.concatenate(
@@ -142,6 +144,14 @@ def _predictions(runs: Sequence[Run], n_views: int, kernel: Run | None) -> pd.Da
             "spread": spread(views, weights),
         }
     )
+
+
+def _share(runs: Sequence[Run], n_views: int, kernel: Run) -> float:
+    """Returns the kernel readout's share, chosen on validation as the product chooses it."""
+    alone = _predictions(runs, n_views, None)
+    val = (alone["part"] == "val").to_numpy()
+    own, measured = (alone[name].to_numpy(np.float64)[val] for name in ("predicted", "measured"))
+    return kernel_share(own, kernel.views[val, 0], measured)
 
 
 def _numbers(frame: pd.DataFrame, calibration: Calibration | None) -> dict[str, float]:

@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from lipo_cli.model.ensemble import KERNEL_SHARE
 from lipo_cli.settings import DataSettings
 from tests.fixtures.bench import make_bench
 
@@ -203,22 +202,25 @@ def test_chemprop_has_no_row_of_several_smiles() -> None:
     ]
 
 
-def test_a_kernel_readout_joins_each_of_our_methods_with_its_share() -> None:
-    kernel = make_run(np.hstack([constant(-2.0), constant(-1.0)]), method="kernel")
-    peer = make_run(constant(1.0), method="chemprop")
-    runs = [kernel, make_run(constant(1.0)), make_run(constant(0.0), seed=1), peer]
-    share = KERNEL_SHARE
+def test_a_kernel_readout_joins_each_of_our_methods_with_the_share_that_validation_likes() -> None:
+    def halves(val: float, test: float) -> NDArray[np.float64]:
+        return np.vstack([constant(val, 30), constant(test, 60)])
+
+    kernel = make_run(np.hstack([halves(-1.0, -2.0)] * 2), method="kernel")
+    peer = make_run(halves(0.0, 1.0), method="chemprop")
+    runs = [kernel, make_run(halves(1.0, 1.0)), make_run(halves(0.3, 0.0), seed=1), peer]
     rows = {row.method: row for row in rows_of(runs, members=2, views=1)}
     assert list(rows) == ["kernel", "full", "full + kernel", "chemprop", "chemprop + kernel"]
-    assert rows["chemprop + kernel"].test_rmse == pytest.approx((abs(1 - 3 * share),))
     joined = rows["full + kernel"]
-    assert joined.test_rmse == pytest.approx((abs(1 - 3 * share), 2 * share))
-    assert joined.of_ensembles("test_rmse") == pytest.approx(abs(0.5 - 2.5 * share))
+    # Validation errors +1 and -1 want a half; +0.3 and -1 a quarter; 0.65 and -1 a half.
+    assert joined.test_rmse == pytest.approx((abs(0.5 - 1.0), abs(0.0 - 0.5)))
+    assert joined.of_ensembles("test_rmse") == pytest.approx(abs(0.25 - 1.0))
+    assert rows["chemprop + kernel"].test_rmse == rows["chemprop"].test_rmse == (1.0,)
     assert joined.seconds == 60.5 + 60.0
     assert (rows["kernel"].n_seeds, rows["kernel"].members) == (1, 1)
     assert rows["full"].test_rmse == pytest.approx((1.0, 0.0))
     averaged = rows_of(runs[:1], members=2, views=2)[1]
-    assert averaged.test_rmse == pytest.approx((1.5,))
+    assert averaged.test_rmse == pytest.approx((2.0,))
 
 
 def test_smiles_weigh_as_training_wrote_them() -> None:
@@ -231,7 +233,7 @@ def test_smiles_weigh_as_training_wrote_them() -> None:
 
 
 def test_beside_the_kernel_like_is_compared_with_like() -> None:
-    kernel = make_run(constant(0.0), method="kernel")
+    kernel = make_run(np.vstack([constant(9.0, 30), constant(0.0, 60)]), method="kernel")
     peer = make_run(constant(2.0), method="chemprop")
     rows = rows_of([kernel, make_run(constant(1.0)), peer], members=1, views=1)
     ratios = {

@@ -204,7 +204,12 @@ def _show_ensemble(settings: FinetuneSettings, result: EnsembleResult) -> None:
     from lipo_cli.commands.console import out
 
     found = result.numbers
-    whose = "with the kernel readout" if settings.joins_kernel else "their mean"
+    share = found["kernel_share"] or 0.0
+    whose = "their mean" if settings.ensemble > 1 else "it alone"
+    if share > 0:
+        whose = f"with the kernel readout (share {share:g})"
+    elif settings.joins_kernel:
+        whose += " (validation wants no kernel readout)"
     out.print(
         f"{whose}: test RMSE {found['test_rmse']:.4f}, MAE {found['test_mae']:.4f}; "
         f"validation RMSE {found['val_rmse']:.4f}"

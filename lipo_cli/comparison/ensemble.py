@@ -31,7 +31,7 @@ from lipo_cli.comparison.ledger import Ledger, Recorder
 from lipo_cli.comparison.plan import Cell
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.uncertainty import calibration_of, measured_numbers, predict_parts
-from lipo_cli.model.ensemble import Ensemble, Member
+from lipo_cli.model.ensemble import SHARES, Ensemble, Member, kernel_share
 from lipo_cli.model.kernel import RECIPE, KernelReadout
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress
@@ -46,6 +46,7 @@ _NUMBERS = (
     "test_coverage",
     "test_interval",
     "test_error_ratio",
+    "kernel_share",
 )
 
 
@@ -67,7 +68,8 @@ class EnsembleResult:
         run_id: Its own run.
         seconds: Time spent on the members.
         numbers: val_rmse, test_rmse, test_mae, test_r2, test_spearman, test_coverage (of the 90 %
-            interval), test_interval (its mean width), test_error_ratio.
+            interval), test_interval (its mean width), test_error_ratio, kernel_share (what the
+            readout weighs, chosen on validation; 0 without one).
     """
 
     members: tuple[CellResult, ...]
@@ -157,7 +159,9 @@ def combine(
     seconds = sum(member.seconds or 0.0 for member in members)
     first = cells[0]
     own = cell_settings(first, prepared, training)
-    settings = EnsembleSettings(member=own, members=len(cells), kernel=RECIPE if kernel else None)
+    settings = EnsembleSettings(
+        member=own, members=len(cells), kernel=f"{RECIPE} shares={SHARES}" if kernel else None
+    )
     parts = [cell_fingerprint(cell, rows, prepared, training) for cell in cells]
     fingerprint = settings.fingerprint(parts=parts)
     if (found := ledger.find(fingerprint)) is not None:
@@ -200,10 +204,20 @@ def _measured(
 ) -> tuple[dict[str, float | None], pd.DataFrame]:
     folders = [ledger.regressor_folder(str(member.run_id)) for member in members]
     networks: list[Member] = [Regressor.load(folder, device=device) for folder in folders]
-    ensemble = Ensemble(networks + ([readout] if readout is not None else []))
+    ensemble = Ensemble(networks)
+    if readout is not None:
+        validation = prepared.validation
+        share = kernel_share(
+            ensemble.predict(validation.smiles),
+            readout.predict(validation.smiles),
+            validation.labels,
+        )
+        if share > 0:  # else it is no member, and costs nothing at prediction
+            ensemble = Ensemble([*networks, readout], kernel_share=share)
     predictions = predict_parts(ensemble, prepared)
     calibration = calibration_of(predictions)
     numbers = measured_numbers(predictions, calibration)
+    numbers["kernel_share"] = ensemble.manifest["kernel_share"]
     ensemble.manifest |= {
         "dataset": prepared.dataset.name,
         "scope": prepared.scope(),

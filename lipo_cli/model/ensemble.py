@@ -28,14 +28,37 @@ _MEMBERS = "members"
 
 Member = Regressor | KernelReadout
 KERNEL_SHARE = 1 / 2
-"""What a kernel readout weighs beside networks, however many: what validation of Lipophilicity
-liked best beside one network and beside several (benchmarks/kernel_grid.py)."""
+"""What a kernel readout weighs beside networks where validation is too small to say: what that of
+Lipophilicity liked best beside one network and beside several (benchmarks/kernel_grid.py)."""
+SHARES = (0.0, 1 / 4, KERNEL_SHARE, 3 / 4)
+"""Among these validation chooses: few, so that it cannot choose much by chance."""
+_ENOUGH = 20
+"""Validation rows from which it is asked."""
+
+
+def kernel_share(
+    networks: NDArray[np.float64], readout: NDArray[np.float64], measured: NDArray[np.float64]
+) -> float:
+    """Returns the share of a kernel readout that validation likes best; of equals the smallest.
+
+    Args:
+        networks: [n] mean predictions of the networks on validation, raw label units.
+        readout: [n] those of the readout.
+        measured: [n] labels.
+    """
+    if len(measured) < _ENOUGH:
+        return KERNEL_SHARE
+    errors = [
+        float(np.mean(((1 - share) * networks + share * readout - measured) ** 2))
+        for share in SHARES
+    ]
+    return SHARES[int(np.argmin(errors))]
 
 
 class Ensemble:
     """Predicts the weighted mean of its members.
 
-    Networks weigh the same. Kernel readouts weigh `KERNEL_SHARE` together where there are networks.
+    Networks weigh the same. Kernel readouts weigh a share together where there are networks.
 
     Attributes:
         members: The regressors and kernel readouts.
@@ -43,13 +66,19 @@ class Ensemble:
         manifest: What the folder says about itself.
     """
 
-    def __init__(self, members: Sequence[Member], about: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        about: dict[str, Any] | None = None,
+        *,
+        kernel_share: float = KERNEL_SHARE,
+    ) -> None:
         if not members:
             raise ValueError("an ensemble needs a member")
         self.members = tuple(members)
         kernels = sum(isinstance(member, KernelReadout) for member in members)
         networks = len(members) - kernels
-        share = KERNEL_SHARE if kernels and networks else float(kernels > 0)
+        share = kernel_share if kernels and networks else float(kernels > 0)
         self.shares = tuple(
             share / kernels if isinstance(member, KernelReadout) else (1 - share) / networks
             for member in members
@@ -60,6 +89,7 @@ class Ensemble:
             "kind": KIND,
             "peft": members[0].peft,
             **(about or {}),
+            "kernel_share": share,
         }
 
     def predict(
@@ -128,7 +158,7 @@ class Ensemble:
                 )
             members.append(_load_member(inside, base=base, device=device))
         about = {k: v for k, v in manifest.items() if k not in ("members", "peft", "kind")}
-        return cls(members, about)
+        return cls(members, about, kernel_share=manifest.get("kernel_share", KERNEL_SHARE))
 
 
 def _load_member(folder: Path, *, base: str | None, device: str) -> Member:

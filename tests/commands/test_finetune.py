@@ -316,7 +316,7 @@ def test_an_ensemble_without_calibration_is_shown_all_the_same(
     for _ in range(2):
         assert main(asked) == 0
         shown.append(capsys.readouterr().out)
-        assert "with the kernel readout: test RMSE" in shown[-1]
+        assert "with the kernel readout (share 0.5): test RMSE" in shown[-1]
         assert "intervals" not in shown[-1]
     assert shown[0].splitlines()[-1] == shown[1].splitlines()[-1]
     both = []

@@ -16,7 +16,7 @@ from sklearn.svm import SVR
 from lipo_cli.errors import ModelError, TrainingError
 from lipo_cli.model import folder as folders
 from lipo_cli.model import kernel
-from lipo_cli.model.ensemble import KERNEL_SHARE, Ensemble, load_predictor
+from lipo_cli.model.ensemble import KERNEL_SHARE, Ensemble, kernel_share, load_predictor
 from lipo_cli.model.kernel import EPSILON, PENALTY, STRUCTURE, KernelReadout
 from tests.fixtures.models import (
     LABELS,
@@ -147,6 +147,29 @@ def test_a_saved_ensemble_predicts_the_same_without_its_base(
     assert not list((tmp_path / "saved").rglob("*.pkl"))
     text = "".join(f.read_text() for f in (tmp_path / "saved").rglob("manifest.json"))
     assert str(tmp_path) not in text
+
+
+def test_validation_chooses_the_share() -> None:
+    truth = np.random.default_rng(0).normal(size=50)
+    for own, other, expected in (
+        (1.0, -1.0, 0.5),
+        (0.2, -1.0, 0.25),
+        (0.0, 1.0, 0.0),
+        (3, -1, 0.75),
+    ):
+        assert kernel_share(truth + own, truth + other, truth) == expected
+    few = slice(0, 10)  # too few rows to ask
+    assert kernel_share(truth[few], truth[few] + 1, truth[few]) == KERNEL_SHARE
+
+
+def test_a_saved_share_is_kept(readout: KernelReadout, checkpoint: Path, tmp_path: Path) -> None:
+    ensemble = Ensemble([tiny_regressor(checkpoint), readout], kernel_share=0.25)
+    assert ensemble.shares == (0.75, 0.25)
+    ensemble.save(tmp_path / "saved")
+    loaded = load_predictor(tmp_path / "saved", device="cpu")
+    assert isinstance(loaded, Ensemble)
+    assert loaded.shares == (0.75, 0.25)
+    np.testing.assert_allclose(loaded.predict(MOLECULES), ensemble.predict(MOLECULES), atol=1e-9)
 
 
 def test_shares_sum_to_one_whatever_the_members(readout: KernelReadout, checkpoint: Path) -> None:
