@@ -155,7 +155,7 @@ def portable_name(name: str) -> str:
 
 
 def write_base(
-    source: Path, wanted: dict[str, str], folder: Path, *, at_most: int | None = MAX_BASE_BYTES
+    source: Path, wanted: dict[str, str], folder: Path, *, whatever_size: bool = False
 ) -> bool:
     """Copies a base model's config and weights, as they lie on disk, to `folder/base`.
 
@@ -163,7 +163,7 @@ def write_base(
         source: Where they lie.
         wanted: Their checksums.
         folder: The folder of the saved model.
-        at_most: Bytes of weights that are copied; None: any number.
+        whatever_size: Whether weights of more than `MAX_BASE_BYTES` are copied, too.
 
     Returns:
         Whether it did: larger weights stay where they are.
@@ -179,7 +179,8 @@ def write_base(
                 where=source,
                 hint="put it back and save again",
             )
-    if at_most is not None and (source / "model.safetensors").stat().st_size > at_most:
+    size = (source / "model.safetensors").stat().st_size
+    if size > MAX_BASE_BYTES and not whatever_size:
         return False
     target = folder / BASE_FOLDER
     target.mkdir(exist_ok=True)

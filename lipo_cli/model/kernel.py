@@ -217,7 +217,7 @@ class KernelReadout:
         folder.mkdir(parents=True, exist_ok=True)
         base, source = self.encoder.base, self.encoder.base_folder
         # Whatever its size: the encoder is the model, as the weights of a fine-tuned one are.
-        whole = source is not None and write_base(source, base, folder, at_most=None)
+        whole = source is not None and write_base(source, base, folder, whatever_size=True)
         name = portable_name(base["name"]) if whole else base["name"]
         tokenizer = folder / BASE_FOLDER / _TOKENIZER
         tokenizer.parent.mkdir(exist_ok=True)

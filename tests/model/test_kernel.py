@@ -98,7 +98,6 @@ def test_a_large_encoder_goes_along_all_the_same(
     expected = readout.predict(MOLECULES)
     lora = tiny_regressor(checkpoint, "lora")
     monkeypatch.setattr(folders, "MAX_BASE_BYTES", 1)
-    monkeypatch.setattr(folders.write_base, "__kwdefaults__", {"at_most": 1})
     Ensemble([readout]).save(tmp_path / "saved")
     Ensemble([lora, readout]).save(tmp_path / "named")
     for file in checkpoint.iterdir():
