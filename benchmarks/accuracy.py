@@ -31,7 +31,7 @@ from typing import get_args
 from accuracy_chemprop import QUICK, Chemprop
 from accuracy_table import Row, accuracy_lines, rows_of, uncertainty_lines
 from kept_runs import KERNEL, PEER, Run, Shelf
-from report import DOCS, machine, write_section
+from report import add_output_options, machine, settle_page, write_section
 from split_files import SplitFile, split_file
 
 from lipo_cli.settings import PEFT_METHODS, DataSettings, SplitName, TrainingSettings, build
@@ -193,9 +193,7 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--limit", type=int, metavar="N", help="about this many molecules; default: all")
     add("--out", type=Path, default=Path("build/accuracy"), help="where runs are kept")
     add("--section", metavar="NAME", help="write a section of this name beside the usual one")
-    add("--quick", action="store_true", help="a smoke run of seconds; no number means anything")
-    add("--dry", action="store_true", help="print only")
-    add("--page", type=Path, metavar="FILE", help="write the section there")
+    add_output_options(parser)
     arguments = parser.parse_args(given)
     # A smoke run's numbers do not belong in the docs.
     unsaid = {"seeds": 2, "epochs": 1, "tta": 2, "limit": 120} if arguments.quick else {}
@@ -207,8 +205,7 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
     arguments.ensemble = arguments.ensemble or arguments.seeds
     if not 1 <= arguments.ensemble <= arguments.seeds:
         parser.error(f"--ensemble {arguments.ensemble} of {arguments.seeds} seeds")
-    if arguments.page is None and not (arguments.dry or arguments.quick):
-        arguments.page = DOCS
+    settle_page(arguments)
     return arguments
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from report import DOCS, machine, write_section
+from report import add_output_options, machine, settle_page, write_section
 from sklearn.metrics import roc_auc_score
 from valued import BASELINES, Floats, World, values_by_method
 
@@ -203,17 +203,14 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
         choices=["all", "head", "output"],
         help="of influence; repeatable; default: output",
     )
-    add("--quick", action="store_true", help="a smoke run of seconds; no number means anything")
-    add("--dry", action="store_true", help="print only")
-    add("--page", type=Path, metavar="FILE", help="write the section there")
+    add_output_options(parser)
     arguments = parser.parse_args(given)
     if arguments.quick:
         arguments.epochs, arguments.pool, arguments.draws = 1, 40, 2
     arguments.share = arguments.share or list(SHARES)
     arguments.kind = arguments.kind or list(KINDS)
     arguments.parameters = arguments.parameters or ["output"]
-    if arguments.page is None and not (arguments.dry or arguments.quick):
-        arguments.page = DOCS
+    settle_page(arguments)
     return arguments
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 from pathlib import Path
@@ -17,6 +18,20 @@ def machine() -> str:
         models = [ln for ln in info.read_text().splitlines() if ln.startswith("model name")]
         name = models[0].split(":", 1)[1].strip() if models else name
     return f"{name}, {os.cpu_count()} cores"
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what decides where a benchmark's section goes; `settle_page` reads them."""
+    add = parser.add_argument
+    add("--quick", action="store_true", help="a smoke run of seconds; no number means anything")
+    add("--dry", action="store_true", help="print only")
+    add("--page", type=Path, metavar="FILE", help="write there, not into docs/benchmarks.md")
+
+
+def settle_page(arguments: argparse.Namespace) -> None:
+    """Names the docs where no page is named: a smoke run's numbers do not belong there."""
+    if arguments.page is None and not (arguments.dry or arguments.quick):
+        arguments.page = DOCS
 
 
 def write_section(name: str, text: str, page_path: Path = DOCS) -> None:

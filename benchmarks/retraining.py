@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from report import DOCS, machine, write_section
+from report import add_output_options, machine, settle_page, write_section
 from scipy.stats import spearmanr
 from valued import BASELINES, Floats, World, values_by_method
 
@@ -255,17 +255,14 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
         choices=["all", "head", "output"],
         help="of influence; repeatable; default: all, head",
     )
-    add("--quick", action="store_true", help="a smoke run of seconds; no number means anything")
-    add("--dry", action="store_true", help="print only")
-    add("--page", type=Path, metavar="FILE", help="write the section there")
+    add_output_options(parser)
     arguments = parser.parse_args(given)
     if arguments.quick:
         arguments.epochs, arguments.subsets, arguments.steps = 1, 8, 5
     if arguments.subsets < 3:
         parser.error("--subsets must be 3 or more")
     arguments.parameters = arguments.parameters or ["all", "head"]
-    if arguments.page is None and not (arguments.dry or arguments.quick):
-        arguments.page = DOCS
+    settle_page(arguments)
     return arguments
 
 

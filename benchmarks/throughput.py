@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prediction_run import PredictionRun, measure_prediction, write_molecules
-from report import DOCS, machine, write_section
+from report import add_output_options, machine, settle_page, write_section
 
 if TYPE_CHECKING:
     from training_ways import Timing
@@ -212,9 +212,7 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--regressor", type=Path, metavar="FOLDER", help="predict with it; default: a fresh head")
     add("--n-predict", type=int, help="molecules to predict; default 100000")
     add("--threads", type=int, default=2, help="of the prediction")
-    add("--quick", action="store_true", help="a smoke run of seconds; no number means anything")
-    add("--dry", action="store_true", help="print only")
-    add("--page", type=Path, metavar="FILE", help="write the sections there")
+    add_output_options(parser)
     arguments = parser.parse_args(given)
     # A smoke run's numbers do not belong in the docs.
     whole = {"n_train": 3024, "repeats": 3, "n_predict": 100_000}
@@ -223,8 +221,7 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
         if getattr(arguments, option) is None:
             setattr(arguments, option, value)
     arguments.part = arguments.part or list(PARTS)
-    if arguments.page is None and not (arguments.dry or arguments.quick):
-        arguments.page = DOCS
+    settle_page(arguments)
     return arguments
 
 

@@ -35,7 +35,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from report import DOCS, machine, write_section
+from report import add_output_options, machine, settle_page, write_section
 from threadpoolctl import threadpool_limits
 from valued import Floats
 
@@ -302,17 +302,14 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--permutations", type=int, default=20, help="of the other runs of pyDVL")
     add("--own", type=int, default=200, help="permutations of a run of ours")
     add("--limit", type=int, help="at most this many points")
-    add("--quick", action="store_true", help="a smoke run of seconds; no number means anything")
-    add("--dry", action="store_true", help="print only")
-    add("--page", type=Path, metavar="FILE", help="write the section there")
+    add_output_options(parser)
     arguments = parser.parse_args(given)
     if arguments.quick:
         arguments.limit, arguments.components, arguments.runs = 12, 8, 3
         arguments.refits = arguments.permutations = 4
     if arguments.runs < 3:
         parser.error("--runs must be 3 or more")
-    if arguments.page is None and not (arguments.dry or arguments.quick):
-        arguments.page = DOCS
+    settle_page(arguments)
     return arguments
 
 

@@ -27,6 +27,7 @@ from accuracy_table import (
     uncertainty_lines,
 )
 from kept_runs import Run, Shelf, key_of
+from report import DOCS
 from split_files import SplitFile, split_file
 
 FAKE_CHEMPROP = """#!{python} -S
@@ -337,7 +338,7 @@ def test_more_members_than_seeds_are_refused() -> None:
 def test_a_quick_run_writes_no_docs_unless_a_page_is_named(tmp_path: Path) -> None:
     assert accuracy.parse(["--quick"]).page is None
     assert accuracy.parse(["--dry"]).page is None
-    assert accuracy.parse([]).page == accuracy.DOCS
+    assert accuracy.parse([]).page == DOCS
 
 
 def test_the_whole_benchmark_on_a_file_of_the_users_goes_on_where_it_stopped(

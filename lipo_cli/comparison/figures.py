@@ -242,13 +242,8 @@ def values_figure(scored: Scored) -> Figure:
         )
     axes.axhline(0, color="0.4", lw=1)
     axes.set_xlabel("rank")
-    axes.set_ylabel(
-        f"{VALUE_NAMES[scored.method]} ± standard error\n"
-        + (
-            "(raw label units)"
-            if scored.method == "uncertain"
-            else "(> 0: lowers the validation error)"
-        )
-    )
+    unsure = scored.method == "uncertain"
+    meaning = "raw label units" if unsure else "> 0: lowers the validation error"
+    axes.set_ylabel(f"{VALUE_NAMES[scored.method]} ± standard error\n({meaning})")
     axes.legend()
     return figure

@@ -108,6 +108,11 @@ def digest(examples: Examples) -> str:
     return content.hexdigest()[:16]
 
 
+def rows_digest(rows: NDArray[np.int64]) -> str:
+    """Returns the hex digits of data rows, in their order: they name molecules of one file."""
+    return hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
+
+
 def examples_of(table: MoleculeTable, positions: NDArray[np.int64]) -> Examples:
     """Returns the molecules at these positions of a table."""
     smiles = table.smiles

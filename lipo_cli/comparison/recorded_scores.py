@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import pandas as pd
 from lipo_cli.comparison.cells import cell_fingerprint, log_inputs
 from lipo_cli.comparison.ledger import Finished, Ledger, code_version
 from lipo_cli.comparison.plan import NO_ROWS, Cell
-from lipo_cli.comparison.prepare import Prepared, digest
+from lipo_cli.comparison.prepare import Prepared, digest, rows_digest
 from lipo_cli.comparison.score_figures import draw_scores
 from lipo_cli.comparison.scoring import Scored, score_pool
 from lipo_cli.comparison.targets import target_of
@@ -59,7 +58,7 @@ def scores_of(
         reference=cell_fingerprint(reference, NO_ROWS, prepared, training),
         pool=digest(pool.examples),
         # Tables name rows of the file: the same molecules elsewhere in it are another table.
-        rows=hashlib.sha256(pool.rows.astype("<i8").tobytes()).hexdigest(),
+        rows=rows_digest(pool.rows),
         target=None if target is None else target.fingerprint(),
         code=code_version(),
     )

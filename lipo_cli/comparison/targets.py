@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 
-from lipo_cli.comparison.prepare import Prepared, digest, examples_of
+from lipo_cli.comparison.prepare import Prepared, digest, examples_of, rows_digest
 from lipo_cli.errors import DataError
 from lipo_cli.settings import InfluenceSettings
 from lipo_cli.training.finetune import Examples
@@ -40,8 +39,7 @@ class Target:
 
     def fingerprint(self) -> str:
         """Names the molecules, and the rows of the file that stand for them."""
-        rows = hashlib.sha256(self.rows.astype("<i8").tobytes()).hexdigest()
-        return f"{digest(self.examples)}:{rows[:16]}"
+        return f"{digest(self.examples)}:{rows_digest(self.rows)[:16]}"
 
     def fold_of(self, game: RidgeGame) -> IntArray:
         """Returns [m] the fold of each target row: the game's, where it judges by them too."""

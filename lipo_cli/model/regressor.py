@@ -180,14 +180,9 @@ class Regressor:
         self, smiles: Sequence[str], *, batch_size: int | None = None, views: int | None = None
     ) -> NDArray[np.float64]:
         """Predicts [n, views] values: the SMILES as given first, then others of the molecule."""
-        written, count = self.written_views(smiles, views)
-        return self._run(written, batch_size, embed=False)[:, 0].reshape(len(smiles), count)
-
-    def written_views(self, smiles: Sequence[str], views: int | None) -> tuple[list[str], int]:
-        """Returns `views` SMILES of each molecule one after the other, and how many of each."""
         count = self.settings.tta if views is None else views
         written = [text for each in smiles for text in enumerated(each, count, self.reads_whole)]
-        return written, count
+        return self._run(written, batch_size, embed=False)[:, 0].reshape(len(smiles), count)
 
     def reads_whole(self, smiles: str) -> bool:
         """Says whether the model reads a SMILES uncut and without unknown tokens."""
