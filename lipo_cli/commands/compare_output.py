@@ -41,6 +41,7 @@ def as_dict(result: Comparison) -> dict[str, Any]:
         "run_id": result.run_id,
         "cells": [cell.as_dict() for cell in result.cells],
         "summary": [row.as_dict() for row in result.summary],
+        "verdicts": [verdict.as_dict() for verdict in result.verdicts],
         "overlaps": [vars(overlap) for overlap in result.overlaps],
         "scores": {
             method: {**scored.figures, "reason": scored.reason, "optimal": scored.sentence}
@@ -59,7 +60,7 @@ def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -
     plan = make_plan(settings)
     n_pool = len(prepared.require_pool()) if plan.needs_pool else 0
     plan.check(n_pool)
-    expected = estimate(plan, prepared, settings.training)
+    expected = estimate(plan, prepared, settings.training).times(settings.splits)
     if as_json:
         emit_json(
             {
@@ -82,6 +83,9 @@ def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -
     for name, value in sorted(settings.flat().items()):
         out.print(f"  {name} = {value}", style="dim", markup=False)
     out.print()
+    if settings.splits > 1:
+        first = settings.data.split_seed
+        out.print(f"on {settings.splits} splits, of seeds {first} to {first + settings.splits - 1}")
     table = Table("selection", "role", "methods", "seeds", box=None, header_style="bold")
     for choice in plan.choices:
         seeds = ", ".join(str(seed) for seed in plan.seeds)
@@ -128,16 +132,7 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
     for cell in result.cells:
         if cell.status == "failed":
             say(f"failed: {cell.label} / {cell.peft} / seed {cell.seed}: {cell.error}")
-    if settings.seeds == 1:
-        say(
-            "one seed: differences of some hundredths are within the noise of retraining; "
-            "--seeds 3 gives intervals"
-        )
-    else:
-        say(
-            f"95 % intervals over {settings.seeds} training seeds, on one split and one scoring: "
-            "another split may differ by more; no correction for several comparisons"
-        )
+    _show_verdicts(result, settings)
     done = [cell for cell in result.cells if cell.status == "finished"]
     late = sum(cell.best_epoch == len(cell.history) for cell in done)
     if late:
@@ -165,6 +160,27 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
             markup=False,
             soft_wrap=True,
         )
+
+
+def _show_verdicts(result: Comparison, settings: CompareSettings) -> None:
+    """Prints a sentence per verdict, and what its interval covers."""
+    if settings.seeds == 1 and settings.splits == 1:
+        say(
+            "one seed: differences of some hundredths are within the noise of retraining; "
+            "--seeds 3 gives intervals"
+        )
+        return
+    for verdict in result.verdicts:
+        out.print(verdict.sentence(), markup=False, highlight=False, soft_wrap=True)
+    if settings.splits > 1:
+        covers = f"over {settings.splits} splits, whose training rows overlap (Nadeau and Bengio)"
+    else:
+        covers = (
+            f"over {settings.seeds} training seeds and the test molecules, on one split and one "
+            "scoring: another split may differ by more"
+        )
+    tested = sum(verdict.p is not None for verdict in result.verdicts)
+    say(f"95 % intervals {covers}; Holm's correction over the {tested} tests of this table")
 
 
 def _whole(value: int | None) -> str:
