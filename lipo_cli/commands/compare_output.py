@@ -17,6 +17,8 @@ from lipo_cli.comparison.figures import draw_all
 from lipo_cli.comparison.plan import make_plan
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.summary import SummaryRow
+from lipo_cli.comparison.tuning_figures import draw_tuning
+from lipo_cli.comparison.tuning_methods import tuned_cells, tuning_seconds
 from lipo_cli.settings import CompareSettings
 from lipo_cli.valuation.table import write_values
 
@@ -47,6 +49,7 @@ def as_dict(result: Comparison) -> dict[str, Any]:
             for method, scored in result.scored.items()
         },
         "champion": result.champion,
+        "tuning": [tuned.as_dict() for tuned in result.tunings.found.values()],
     }
 
 
@@ -60,6 +63,8 @@ def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -
     n_pool = len(prepared.require_pool()) if plan.needs_pool else 0
     plan.check(n_pool)
     expected = estimate(plan, prepared, settings.training)
+    tuned = tuned_cells(plan, settings)
+    seconds = expected.seconds + tuning_seconds(plan, settings, prepared, expected.rates)
     if as_json:
         emit_json(
             {
@@ -73,7 +78,8 @@ def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -
                     for c in plan.cells()
                 ],
                 "n_cells": expected.n_cells,
-                "seconds": expected.seconds,
+                "n_trials": len(tuned) * (settings.tuning.trials or 0),
+                "seconds": seconds,
                 "molecules_per_second": expected.rates,
                 "settings": settings.model_dump(mode="json"),
             }
@@ -90,9 +96,10 @@ def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -
         table.add_row("random, as many as chosen", "control", ", ".join(plan.peft), "")
     out.print(table)
     rates = ", ".join(f"{name} {rate:.0f}/s" for name, rate in expected.rates.items())
+    trials = f", and {settings.tuning.trials} trials for each of {len(tuned)}" if tuned else ""
     out.print(
-        f"{expected.n_cells} cells on a pool of {n_pool}, {settings.training.epochs} epochs each: "
-        f"about {expected.seconds / 60:.1f} minutes here (training molecules {rates})",
+        f"{expected.n_cells} cells on a pool of {n_pool}{trials}, {settings.training.epochs} "
+        f"epochs each: about {seconds / 60:.1f} minutes here (training molecules {rates})",
         style="bold",
     )
 
@@ -125,6 +132,8 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
             ),
         )
     out.print(table)
+    for tuned in result.tunings.found.values():
+        out.print(tuned.sentence(), markup=False, soft_wrap=True)
     for cell in result.cells:
         if cell.status == "failed":
             say(f"failed: {cell.label} / {cell.peft} / seed {cell.seed}: {cell.error}")
@@ -200,4 +209,8 @@ def write_result(result: Comparison, settings: CompareSettings, folder: Path) ->
         paths += write_values(inside, scored.table, scored.curve)
         prepared = result.prepared
         paths.append(write_source(inside, prepared.require_pool().table, method, prepared.scope()))
-    return paths + draw_all(result, folder / "figures", result.prepared.dataset.label_name())
+    label = result.prepared.dataset.label_name()
+    for number, tuned in enumerate(result.tunings.found.values()):
+        ending = f"_{tuned.cell.peft}" + (f"_{number}" if tuned.cell.model is not None else "")
+        paths += draw_tuning(tuned, folder / "figures", label, ending)
+    return paths + draw_all(result, folder / "figures", label)

@@ -23,9 +23,10 @@ from lipo_cli.comparison.summary import (
     selection_overlaps,
     summarise,
 )
+from lipo_cli.comparison.tuning import TuningView
+from lipo_cli.comparison.tuning_methods import Tunings, tune_methods
 from lipo_cli.errors import LipoError
 from lipo_cli.model.regressor import Regressor
-from lipo_cli.progress import Progress
 from lipo_cli.settings import (
     CompareSettings,
     ScoringMethod,
@@ -33,7 +34,7 @@ from lipo_cli.settings import (
 )
 
 
-class View(Progress, Protocol):
+class View(TuningView, Protocol):
     """What a comparison shows while it runs: the table of cells, beside progress."""
 
     def planned(self, cells: Sequence[Cell], n_expected: int) -> None:
@@ -65,6 +66,7 @@ class Comparison:
         best: The cell that was offered as champion; None where none may be.
         champion: Model, version, run and the reason, as the ledger says it.
         run_id: The record of the comparison.
+        tunings: What was found for each method, where it was asked for.
     """
 
     prepared: Prepared
@@ -76,6 +78,7 @@ class Comparison:
     champion: dict[str, Any] | None = None
     run_id: str | None = None
     chosen: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    tunings: Tunings = field(default_factory=Tunings)
 
     @property
     def n_failed(self) -> int:
@@ -90,6 +93,7 @@ def compare(
     view: View,
     *,
     pool_is_sound: bool = True,
+    tune_storage: str | None = None,
 ) -> Comparison:
     """Runs a comparison, or what is left of it.
 
@@ -100,6 +104,7 @@ def compare(
         view: Told of everything.
         pool_is_sound: False when the audit of the secondary set failed: no cell trained on any of
             it then becomes champion.
+        tune_storage: A database for the trials of tuning; None: a journal file.
 
     Returns:
         The result; a failed cell is in it and does not stop the others.
@@ -113,16 +118,16 @@ def compare(
     n_pool = len(prepared.require_pool()) if plan.needs_pool else 0
     plan.check(n_pool)
     view.planned(plan.cells(), plan.n_expected(n_pool))
+    tunings = tune_methods(plan, settings, prepared, ledger, view, storage=tune_storage)
     scored: dict[ScoringMethod, Scored] = {}
     known: dict[Cell, CellResult] = {}
     if plan.needs_scores:
         reference = plan.reference(settings)
-        regressor, known[reference] = reference_model(
-            reference, prepared, settings.training, ledger, view
-        )
+        training = tunings.training(reference, settings.training)
+        regressor, known[reference] = reference_model(reference, prepared, training, ledger, view)
         for method in plan.scoring_methods:
             scored[method] = scores_of(
-                method, reference, regressor, prepared, settings.training, settings, ledger, view
+                method, reference, regressor, prepared, training, settings, ledger, view
             )
             view.scored(scored[method])
     scores = {method: each.scores for method, each in scored.items()}
@@ -130,7 +135,7 @@ def compare(
     cells = plan.cells()
     view.planned(cells, len(cells))
     results = [
-        known.get(cell) or _guarded(cell, scores, n_pool, prepared, settings, ledger, view)
+        known.get(cell) or _guarded(cell, scores, n_pool, prepared, settings, tunings, ledger, view)
         for cell in cells
     ]
     summary = summarise(results)
@@ -145,6 +150,7 @@ def compare(
         best=best,
         champion=_promoted(best, prepared, ledger, settings) if best is not None else None,
         chosen=chosen,
+        tunings=tunings,
     )
 
 
@@ -164,6 +170,7 @@ def _guarded(
     n_pool: int,
     prepared: Prepared,
     settings: CompareSettings,
+    tunings: Tunings,
     ledger: Ledger,
     view: View,
 ) -> CellResult:
@@ -175,7 +182,7 @@ def _guarded(
             cell,
             rows,
             prepared,
-            settings.training,
+            tunings.training(cell, settings.training),
             ledger,
             progress=view,
             on_epoch=lambda row: view.epoch(cell, row),
