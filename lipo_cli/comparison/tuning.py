@@ -241,7 +241,9 @@ def _run_trial(job: _Job, name: str, study: OpenStudy, trial: Trial) -> None:
 @contextmanager
 def _trial_record(job: _Job, name: str, ordinal: int, parameters: Parameters) -> Iterator[Recorder]:
     training = tuned_training(job.training, parameters)
-    settings = TrialSettings(**dict(cell_settings(job.cell, job.prepared, training)), trial=ordinal)
+    settings = TrialSettings(
+        **dict(cell_settings(job.cell, job.prepared, training)), trial=ordinal + 1
+    )
     title = f"trial {ordinal + 1}: {described(parameters)}"
     fingerprint = _trial_fingerprint(name, ordinal, parameters)
     with job.ledger.record("trial", title, fingerprint, settings, _tags(job)) as record:

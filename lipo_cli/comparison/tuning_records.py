@@ -19,6 +19,7 @@ class TrialSettings(CellSettings):
     """The parameters of a trial's run."""
 
     trial: int
+    """Its place in the search, from 1."""
 
 
 class StudySettings(CellSettings):
@@ -55,7 +56,7 @@ def log_study(record: Recorder, result: Tuned, label: str) -> None:
         {
             "val_rmse": best.val_rmse,
             "first_val_rmse": result.first.val_rmse,
-            "best_trial": best.ordinal,
+            "best_trial": best.ordinal + 1,
             "seconds": result.seconds,
             **{f"n_{state}": result.count(state) for state in ("complete", "pruned", "diverged")},
             **{IMPORTANCE + name: share for name, share in result.importance.items()},

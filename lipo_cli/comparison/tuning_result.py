@@ -106,7 +106,7 @@ class Tuned:
             "n_diverged": self.count("diverged"),
             "parameters": self.parameters,
             "val_rmse": self.best.val_rmse,
-            "best_trial": self.best.ordinal,
+            "best_trial": self.best.ordinal + 1,
             "first_parameters": self.first.parameters,
             "first_val_rmse": self.first.val_rmse,
             "chosen_by": "validation",
@@ -122,11 +122,13 @@ class Tuned:
         return sum(trial.seconds for trial in self.trials)
 
     def table(self) -> pd.DataFrame:
-        """Returns one row per trial: trial, state, val_rmse, epochs, seconds, error, parameters."""
+        """Returns a row per trial: trial (from 1), state, val_rmse, epochs, seconds, error, and
+        its parameters.
+        """
         return pd.DataFrame(
             [
                 {
-                    "trial": t.ordinal,
+                    "trial": t.ordinal + 1,
                     "state": t.state,
                     "val_rmse": t.val_rmse,
                     "epochs": len(t.curve),
@@ -163,7 +165,7 @@ IMPORTANCE = "importance/"
 def _trial(row: Mapping[Any, Any], names: list[str]) -> TrialResult:
     value = row["val_rmse"]
     return TrialResult(
-        ordinal=int(row["trial"]),
+        ordinal=int(row["trial"]) - 1,
         state=row["state"],
         parameters={n: int(row[n]) if n == "lora_rank" else float(row[n]) for n in names},
         val_rmse=None if pd.isna(value) else float(value),

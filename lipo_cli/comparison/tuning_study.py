@@ -245,14 +245,16 @@ def open_study(
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with storage_errors(where):
-        study = optuna.create_study(
-            storage=storage,
-            study_name=name,
-            direction="minimize",
-            sampler=_sampler(tuning, 0),
-            pruner=_pruner(tuning, n_epochs),
-            load_if_exists=True,
-        )
+        drawn: dict[str, Any] = {
+            "storage": storage,
+            "study_name": name,
+            "sampler": _sampler(tuning, 0),
+            "pruner": _pruner(tuning, n_epochs),
+        }
+        try:
+            study = optuna.load_study(**drawn)
+        except KeyError:
+            study = optuna.create_study(direction="minimize", load_if_exists=True, **drawn)
         if not study.get_trials(deepcopy=False):
             study.enqueue_trial(first_parameters(space), {_ORDINAL: 0})
     return OpenStudy(study, space, tuning, ledger, where)
