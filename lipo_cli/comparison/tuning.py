@@ -45,6 +45,7 @@ from lipo_cli.comparison.tuning_study import (
     OpenStudy,
     TrialLostError,
     TrialResult,
+    TrialState,
     importances,
     open_study,
 )
@@ -230,12 +231,18 @@ def _run_trial(job: _Job, name: str, study: OpenStudy, trial: Trial) -> None:
             record.tags({"state": "given back"})
             return
         seconds = time.monotonic() - started
-        result = study.close(trial, value, seconds, error=error)
-        if result is None:
-            record.tags({"state": "given back"})
-            return
+        curve = {int(row["epoch"]): row["val_rmse"] for row in rows}
+        state: TrialState = "pruned" if value is None else "complete"
+        if error is not None:
+            state = "diverged"
+        elif value is None:
+            value = rows[-1]["val_rmse"]
+        result = TrialResult(ordinal, state, parameters, value, curve, seconds, error)
         log_trial(record, result, rows)
-    job.view.tried(job.cell, result, study.finished(job.n), job.n)
+    # Last: whoever sees that the trial is over finds its run.
+    stopped = None if state == "pruned" else value
+    if study.close(trial, stopped, seconds, error=error) is not None:
+        job.view.tried(job.cell, result, study.finished(job.n), job.n)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from lipo_cli.errors import SettingsError, TrackingError
 from lipo_cli.redact import without_passwords
 
 if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
+    from optuna.storages import BaseStorage, RDBStorage
 
 _POSTGRES = ("postgres://", "postgresql://")
 _WITH_DRIVER = "postgresql+psycopg://"
@@ -81,7 +81,12 @@ def open_storage(url: str | None, journal: Path) -> Iterator[BaseStorage]:
         yield _open_journal(journal)
         return
     with _alone(url):
-        yield _open_database(url)
+        database = _open_database(url)
+        try:
+            yield database
+        finally:
+            database.remove_session()
+            database.engine.dispose()
 
 
 @contextmanager
@@ -137,7 +142,7 @@ def _drop_torn_line(path: Path) -> None:
         lock.release()
 
 
-def _open_database(url: str) -> BaseStorage:
+def _open_database(url: str) -> RDBStorage:
     from optuna.storages import RDBStorage
 
     with storage_errors(url):
