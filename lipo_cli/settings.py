@@ -188,6 +188,8 @@ class CompareSettings(ValuationSettings):
     peft: tuple[Peft, ...] = PEFT_METHODS
     seeds: int = Field(default=1, ge=1)
     first_seed: Seed = 0
+    splits: int = Field(default=1, ge=1)
+    """Random splits to repeat everything on, of seeds from `data.split_seed` on."""
     controls: bool = True
     reference_peft: Peft | None = None
     """How the model that embeds the pool is fine-tuned; None: as the first method compared,
@@ -196,6 +198,15 @@ class CompareSettings(ValuationSettings):
     """Each method is tuned once, on the control `none` with the first seed."""
     experiment: str = "lipo-compare"
     model_name: str = "lipophilicity"
+
+    @model_validator(mode="after")
+    def _several_splits_are_drawn(self) -> Self:
+        drawn = _SPLITS_THAT_READ["split_seed"]
+        if self.splits > 1 and self.data.split not in drawn:
+            raise ValueError(
+                f"there is one split '{self.data.split}': for several, take {' or '.join(drawn)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _nothing_is_chosen_by_test(self) -> Self:

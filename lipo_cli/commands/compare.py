@@ -51,10 +51,21 @@ SeedsOption = Annotated[
 ]
 
 
+SplitsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--splits",
+        help="Repeat everything on this many splits, of seeds from --split-seed on; needs --split "
+        "random or scaffold_balanced. (default: 1)",
+    ),
+]
+
+
 def compare(
     selections: SelectionOption = None,
     peft: PeftOption = None,
     seeds: SeedsOption = None,
+    splits: SplitsOption = None,
     controls: Annotated[
         bool | None,
         typer.Option(
@@ -148,7 +159,13 @@ def _run(
     from lipo_cli.commands.compare_output import as_dict, show_result, write_result
     from lipo_cli.commands.compare_view import CompareView
     from lipo_cli.commands.console import emit_json, say
-    from lipo_cli.comparison.engine import cells_table, compare, comparison_fingerprint
+    from lipo_cli.comparison.engine import (
+        cells_table,
+        compare,
+        comparison_fingerprint,
+        verdicts_table,
+    )
+    from lipo_cli.comparison.prepare import other_splits
     from lipo_cli.tracking.ledger import MlflowLedger
     from lipo_cli.tracking.registry import AUDIT_TAGS
     from lipo_cli.tracking.store import open_store
@@ -168,7 +185,13 @@ def _run(
         CompareView(settings.training.epochs) as view,
     ):
         result = compare(
-            *(settings, prepared, ledger, view), pool_is_sound=sound, tune_storage=database
+            settings,
+            prepared,
+            ledger,
+            view,
+            pool_is_sound=sound,
+            other_splits=other_splits(settings),
+            tune_storage=database,
         )
         result.run_id = record.run_id
         folder = out or results_folder(store, fingerprint)
@@ -179,6 +202,7 @@ def _run(
             elif path.suffix in (".json", ".csv"):
                 record.file(path, "result")
         record.table(cells_table(result.cells), "cells")
+        record.table(verdicts_table(result.verdicts), "verdicts")
         best = result.best.val_rmse if result.best is not None else None
         record.metrics({"champion_val_rmse": best, "failed_cells": result.n_failed})
     report = as_dict(result)

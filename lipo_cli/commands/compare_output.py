@@ -43,6 +43,7 @@ def as_dict(result: Comparison) -> dict[str, Any]:
         "run_id": result.run_id,
         "cells": [cell.as_dict() for cell in result.cells],
         "summary": [row.as_dict() for row in result.summary],
+        "verdicts": [verdict.as_dict() for verdict in result.verdicts],
         "overlaps": [vars(overlap) for overlap in result.overlaps],
         "scores": {
             method: {**scored.figures, "reason": scored.reason, "optimal": scored.sentence}
@@ -62,9 +63,10 @@ def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -
     plan = make_plan(settings)
     n_pool = len(prepared.require_pool()) if plan.needs_pool else 0
     plan.check(n_pool)
-    expected = estimate(plan, prepared, settings.training)
-    tuned = tuned_cells(plan, settings)
-    seconds = expected.seconds + tuning_seconds(plan, settings, prepared, expected.rates)
+    expected = estimate(plan, prepared, settings.training).times(settings.splits)
+    n_tuned = len(tuned_cells(plan, settings)) * settings.splits
+    trials = tuning_seconds(plan, settings, prepared, expected.rates) * settings.splits
+    seconds = expected.seconds + trials
     if as_json:
         emit_json(
             {
@@ -78,7 +80,7 @@ def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -
                     for c in plan.cells()
                 ],
                 "n_cells": expected.n_cells,
-                "n_trials": len(tuned) * (settings.tuning.trials or 0),
+                "n_trials": n_tuned * (settings.tuning.trials or 0),
                 "seconds": seconds,
                 "molecules_per_second": expected.rates,
                 "settings": settings.model_dump(mode="json"),
@@ -88,6 +90,9 @@ def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -
     for name, value in sorted(settings.flat().items()):
         out.print(f"  {name} = {value}", style="dim", markup=False)
     out.print()
+    if settings.splits > 1:
+        first = settings.data.split_seed
+        out.print(f"on {settings.splits} splits, of seeds {first} to {first + settings.splits - 1}")
     table = Table("selection", "role", "methods", "seeds", box=None, header_style="bold")
     for choice in plan.choices:
         seeds = ", ".join(str(seed) for seed in plan.seeds)
@@ -96,9 +101,9 @@ def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -
         table.add_row("random, as many as chosen", "control", ", ".join(plan.peft), "")
     out.print(table)
     rates = ", ".join(f"{name} {rate:.0f}/s" for name, rate in expected.rates.items())
-    trials = f", and {settings.tuning.trials} trials for each of {len(tuned)}" if tuned else ""
+    added = f", and {settings.tuning.trials} trials for each of {n_tuned}" if n_tuned else ""
     out.print(
-        f"{expected.n_cells} cells on a pool of {n_pool}{trials}, {settings.training.epochs} "
+        f"{expected.n_cells} cells on a pool of {n_pool}{added}, {settings.training.epochs} "
         f"epochs each: about {seconds / 60:.1f} minutes here (training molecules {rates})",
         style="bold",
     )
@@ -137,16 +142,7 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
     for cell in result.cells:
         if cell.status == "failed":
             say(f"failed: {cell.label} / {cell.peft} / seed {cell.seed}: {cell.error}")
-    if settings.seeds == 1:
-        say(
-            "one seed: differences of some hundredths are within the noise of retraining; "
-            "--seeds 3 gives intervals"
-        )
-    else:
-        say(
-            f"95 % intervals over {settings.seeds} training seeds, on one split and one scoring: "
-            "another split may differ by more; no correction for several comparisons"
-        )
+    _show_verdicts(result, settings)
     done = [cell for cell in result.cells if cell.status == "finished"]
     late = sum(cell.best_epoch == len(cell.history) for cell in done)
     if late:
@@ -174,6 +170,27 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
             markup=False,
             soft_wrap=True,
         )
+
+
+def _show_verdicts(result: Comparison, settings: CompareSettings) -> None:
+    """Prints a sentence per verdict, and what its interval covers."""
+    if settings.seeds == 1 and settings.splits == 1:
+        say(
+            "one seed: differences of some hundredths are within the noise of retraining; "
+            "--seeds 3 gives intervals"
+        )
+        return
+    for verdict in result.verdicts:
+        out.print(verdict.sentence(), markup=False, highlight=False, soft_wrap=True)
+    if settings.splits > 1:
+        covers = f"over {settings.splits} splits, whose training rows overlap (Nadeau and Bengio)"
+    else:
+        covers = (
+            f"over {settings.seeds} training seeds and the test molecules, on one split and one "
+            "scoring: another split may differ by more"
+        )
+    tested = sum(verdict.p is not None for verdict in result.verdicts)
+    say(f"95 % intervals {covers}; Holm's correction over the {tested} tests of this table")
 
 
 def _whole(value: int | None) -> str:
@@ -210,7 +227,8 @@ def write_result(result: Comparison, settings: CompareSettings, folder: Path) ->
         prepared = result.prepared
         paths.append(write_source(inside, prepared.require_pool().table, method, prepared.scope()))
     label = result.prepared.dataset.label_name()
-    for number, tuned in enumerate(result.tunings.found.values()):
-        ending = f"_{tuned.cell.peft}" + (f"_{number}" if tuned.cell.model is not None else "")
+    several = len(result.tunings.found) > len({key[0] for key in result.tunings.found})
+    for number, tuned in enumerate(result.tunings.found.values(), start=1):
+        ending = f"_{tuned.cell.peft}" + (f"_{number}" if several else "")
         paths += draw_tuning(tuned, folder / "figures", label, ending)
     return paths + draw_all(result, folder / "figures", label)

@@ -55,6 +55,7 @@ class CellResult:
     Attributes:
         status: `finished` or `failed`; a failed cell has an error and no numbers.
         model: The pretrained model; None where one model is compared.
+        split: The seed of the split; None where one split is compared.
         reused: Whether a finished run of equal settings, data and code was found.
         history: The training curve.
         test_coverage: Share of test labels inside their 90 % interval, calibrated on validation.
@@ -70,6 +71,7 @@ class CellResult:
     role: str
     status: Literal["finished", "failed"]
     model: str | None = None
+    split: int | None = None
     run_id: str | None = None
     reused: bool = False
     error: str | None = None
@@ -240,7 +242,9 @@ def record_fit(
     numbers = {
         name: value
         for name, value in result.as_dict().items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and name != "seed"
+        if isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and name not in ("seed", "split")
     }
     record.metrics(numbers)
     record.table(result.predictions, "predictions")
@@ -280,6 +284,7 @@ def _measure(
         role=cell.choice.role,
         status="finished",
         model=cell.model,
+        split=cell.split,
         run_id=run_id,
         n_selected=n_selected,
         n_train=len(prepared.train) + n_selected,
@@ -311,6 +316,7 @@ def _from_found(cell: Cell, found: Finished) -> CellResult:
         role=cell.choice.role,
         status="finished",
         model=cell.model,
+        split=cell.split,
         run_id=found.run_id,
         reused=True,
         history=[

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from lipo_cli.comparison.cells import CellResult, run_cell
 from lipo_cli.comparison.ledger import Ledger, code_version
-from lipo_cli.comparison.plan import NO_ROWS, Cell, ScoresByMethod, make_plan
+from lipo_cli.comparison.plan import NO_ROWS, Cell, Plan, ScoresByMethod, make_plan
 from lipo_cli.comparison.prepare import Prepared, digest
 from lipo_cli.comparison.recorded_scores import scores_of
 from lipo_cli.comparison.scoring import Scored
+from lipo_cli.comparison.statistics import Verdict, verdicts_of
 from lipo_cli.comparison.summary import (
     Overlap,
     SummaryRow,
@@ -58,11 +59,13 @@ class Comparison:
     """The result of a comparison.
 
     Attributes:
-        prepared: What it read.
+        prepared: What it read; of several splits the first.
         cells: Every cell, failed ones included.
         summary: One row per selection and method.
-        overlaps: How far the selections agree, for the first seed.
-        scored: The values of the pool by method, as far as selections needed them.
+        verdicts: Each selection against each control.
+        overlaps: How far the selections agree, for the first split and seed.
+        scored: The values of the pool by method, as far as selections needed them, on the first
+            split.
         best: The cell that was offered as champion; None where none may be.
         champion: Model, version, run and the reason, as the ledger says it.
         run_id: The record of the comparison.
@@ -72,6 +75,7 @@ class Comparison:
     prepared: Prepared
     cells: list[CellResult]
     summary: list[SummaryRow]
+    verdicts: list[Verdict]
     overlaps: list[Overlap]
     scored: dict[ScoringMethod, Scored]
     best: CellResult | None = None
@@ -93,6 +97,7 @@ def compare(
     view: View,
     *,
     pool_is_sound: bool = True,
+    other_splits: Sequence[Prepared] = (),
     tune_storage: str | None = None,
 ) -> Comparison:
     """Runs a comparison, or what is left of it.
@@ -104,6 +109,7 @@ def compare(
         view: Told of everything.
         pool_is_sound: False when the audit of the secondary set failed: no cell trained on any of
             it then becomes champion.
+        other_splits: The same data split otherwise: everything is done on each of them too.
         tune_storage: A database for the trials of tuning; None: a journal file.
 
     Returns:
@@ -114,10 +120,77 @@ def compare(
         ValuationError: the pool cannot be scored.
         TrainingError: the reference model diverged, so that nothing can be scored.
     """
-    plan = make_plan(settings)
-    n_pool = len(prepared.require_pool()) if plan.needs_pool else 0
-    plan.check(n_pool)
-    view.planned(plan.cells(), plan.n_expected(n_pool))
+    parts = (prepared, *other_splits)
+    several = len(parts) > 1
+    results: list[CellResult] = []
+    tunings = Tunings()
+    done: list[Cell] = []
+    first: _OfSplit | None = None
+    for i, part in enumerate(parts):
+        plan = make_plan(settings, part.split.seed if several else None)
+        n_pool = len(part.require_pool()) if plan.needs_pool else 0
+        plan.check(n_pool)
+        shown = _Shown(view, done, (len(parts) - 1 - i) * plan.n_expected(n_pool))
+        of_split = _on_one_split(plan, n_pool, settings, part, ledger, shown, tune_storage)
+        done += of_split.plan.cells()
+        results += of_split.results
+        tunings = tunings.joined(of_split.tunings)
+        first = first or of_split
+    assert first is not None
+    verdicts = verdicts_of(results)
+    summary = summarise(results, verdicts)
+    best = pick_champion(results, summary, pool_is_sound=pool_is_sound)
+    return Comparison(
+        prepared=prepared,
+        cells=results,
+        summary=summary,
+        verdicts=verdicts,
+        overlaps=selection_overlaps(first.chosen),
+        scored=first.scored,
+        best=best,
+        champion=_promoted(best, prepared, ledger, settings) if best is not None else None,
+        chosen=first.chosen,
+        tunings=tunings,
+    )
+
+
+@dataclass(frozen=True)
+class _OfSplit:
+    """What one split came to."""
+
+    plan: Plan
+    results: list[CellResult]
+    scored: dict[ScoringMethod, Scored]
+    chosen: dict[str, NDArray[np.int64]]
+    tunings: Tunings
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The view, with the cells of earlier splits, and how many are still to come after this one."""
+
+    view: View
+    earlier: Sequence[Cell]
+    n_later: int
+
+    def planned(self, cells: Sequence[Cell], n_expected: int) -> None:
+        """Shows the cells of this split after those of the earlier ones."""
+        known = [*self.earlier, *cells]
+        self.view.planned(known, len(self.earlier) + n_expected + self.n_later)
+
+
+def _on_one_split(
+    plan: Plan,
+    n_pool: int,
+    settings: CompareSettings,
+    prepared: Prepared,
+    ledger: Ledger,
+    shown: _Shown,
+    tune_storage: str | None,
+) -> _OfSplit:
+    """Scores the pool and runs every cell on one split. Arguments and errors: `compare`."""
+    view = shown.view
+    shown.planned(plan.cells(), plan.n_expected(n_pool))
     tunings = tune_methods(plan, settings, prepared, ledger, view, storage=tune_storage)
     scored: dict[ScoringMethod, Scored] = {}
     known: dict[Cell, CellResult] = {}
@@ -133,25 +206,13 @@ def compare(
     scores = {method: each.scores for method, each in scored.items()}
     plan = plan.with_random_controls(scores, n_pool)
     cells = plan.cells()
-    view.planned(cells, len(cells))
+    shown.planned(cells, len(cells))
     results = [
         known.get(cell) or _guarded(cell, scores, n_pool, prepared, settings, tunings, ledger, view)
         for cell in cells
     ]
-    summary = summarise(results)
     chosen = {c.name: c.rows(scores, n_pool, plan.seeds[0]) for c in plan.choices if n_pool}
-    best = pick_champion(results, summary, pool_is_sound=pool_is_sound)
-    return Comparison(
-        prepared=prepared,
-        cells=results,
-        summary=summary,
-        overlaps=selection_overlaps(chosen),
-        scored=scored,
-        best=best,
-        champion=_promoted(best, prepared, ledger, settings) if best is not None else None,
-        chosen=chosen,
-        tunings=tunings,
-    )
+    return _OfSplit(plan, results, scored, chosen, tunings)
 
 
 def comparison_fingerprint(settings: CompareSettings, prepared: Prepared) -> str:
@@ -196,6 +257,7 @@ def _guarded(
             role=cell.choice.role,
             status="failed",
             model=cell.model,
+            split=cell.split,
             error=" ".join(text.split())[:300],
         )
     view.finished(cell, result)
@@ -238,6 +300,11 @@ def _promoted(
     return ledger.promote(
         best.run_id, settings.model_name, best.val_rmse, prepared.scope(), evidence
     )
+
+
+def verdicts_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
+    """Returns the verdicts as a table, one row each."""
+    return pd.DataFrame([verdict.as_dict() for verdict in verdicts])
 
 
 def cells_table(cells: Sequence[CellResult]) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,6 +29,10 @@ class Estimate:
     n_cells: int
     rates: dict[Peft, float]
     seconds: float
+
+    def times(self, n: int) -> Estimate:
+        """Returns the time of n such plans."""
+        return replace(self, n_cells=self.n_cells * n, seconds=self.seconds * n)
 
 
 def estimate(plan: Plan, prepared: Prepared, training: TrainingSettings) -> Estimate:

@@ -42,17 +42,20 @@ class Cell:
 
     Attributes:
         model: The pretrained model; None: that of the training settings.
+        split: The seed of the split, where several are compared.
     """
 
     choice: Choice
     peft: Peft
     seed: int
     model: str | None = None
+    split: int | None = None
 
     @property
     def name(self) -> str:
         """Names the cell for people and for MLflow."""
-        return f"{self.label} / {self.peft} / seed {self.seed}"
+        split = "" if self.split is None else f"split {self.split} / "
+        return f"{split}{self.label} / {self.peft} / seed {self.seed}"
 
     @property
     def label(self) -> str:
@@ -80,6 +83,8 @@ class Plan:
     """Whether a random control of equal size joins once the sizes are known."""
     models: tuple[str | None, ...] = (None,)
     """Pretrained models; None alone: that of the training settings."""
+    split: int | None = None
+    """The seed of the split, where several are compared."""
 
     @property
     def needs_scores(self) -> bool:
@@ -99,7 +104,7 @@ class Plan:
     def cells(self) -> list[Cell]:
         """Returns the cells, one seed of every pair before the next seed."""
         return [
-            Cell(choice, peft, seed, model)
+            Cell(choice, peft, seed, model, self.split)
             for seed in self.seeds
             for peft in self.peft
             for model in self.models
@@ -111,7 +116,7 @@ class Plan:
         peft = settings.reference_peft or self.peft[0]
         none = next((c for c in self.choices if c.name == "none"), None)
         choice = none or Choice("none", parse_selection("none"), "control")
-        return Cell(choice, peft, self.seeds[0], self.models[0])
+        return Cell(choice, peft, self.seeds[0], self.models[0], self.split)
 
     def check(self, n_pool: int) -> None:
         """Checks before anything is trained that the pool holds as many points as are wanted.
@@ -157,8 +162,12 @@ class Plan:
         return replace(self, choices=self.choices + added, with_random=False)
 
 
-def make_plan(settings: CompareSettings) -> Plan:
+def make_plan(settings: CompareSettings, split: int | None = None) -> Plan:
     """Reads the selections and adds the controls `none` and `all`.
+
+    Args:
+        settings: What is compared.
+        split: The seed of the split that these cells are of, where several are compared.
 
     Raises:
         SettingsError: a selection is malformed, or nothing is asked for.
@@ -182,7 +191,8 @@ def make_plan(settings: CompareSettings) -> Plan:
             where="--model",
             hint="rename a folder",
         )
-    return Plan(tuple(choices), tuple(_distinct(settings.peft)), seeds, settings.controls, models)
+    methods = tuple(_distinct(settings.peft))
+    return Plan(tuple(choices), methods, seeds, settings.controls, models, split)
 
 
 def _distinct(items: Iterable[T]) -> list[T]:

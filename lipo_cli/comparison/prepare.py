@@ -131,6 +131,16 @@ def resolved(settings: CompareSettings, prepared: Prepared) -> CompareSettings:
     )
 
 
+def other_splits(settings: CompareSettings) -> list[Prepared]:
+    """Returns the data on every split of a comparison but the first.
+
+    Raises:
+        DataError: as `prepare`.
+    """
+    seeds = range(settings.data.split_seed + 1, settings.data.split_seed + settings.splits)
+    return [prepare(settings.data.model_copy(update={"split_seed": seed})) for seed in seeds]
+
+
 def _read_chosen(path: Path, settings: DataSettings) -> MoleculeTable:
     if set(COLUMNS) <= set(read_header(path)):
         # Written by `lipo select` beside the file's own columns: the molecules that were scored,

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student_t
 
 from lipo_cli.comparison.cells import CellResult
 from lipo_cli.comparison.plan import labelled
+from lipo_cli.comparison.statistics import Arm, Unit, Verdict, mean_interval, verdicts_of
 from lipo_cli.settings import Peft
 from lipo_cli.valuation.agreement import jaccard
 
@@ -22,19 +22,22 @@ class SummaryRow:
     """One selection with one method over its seeds; RMSE in raw label units.
 
     Attributes:
+        n_seeds: Finished cells: seeds, times splits where several are compared.
         test_rmse_sd: Sample standard deviation over seeds; None with fewer than two.
+        test_low: Lower end of the 95 % interval of the mean test RMSE (seeds and test molecules);
+            None with fewer than two seeds.
+        test_high: Upper end.
         delta_random: As `delta_none`, against the random control of equal size: whether the choice
             did better than chance. None for controls.
         delta_none: Mean over seeds of test RMSE minus that of the control `none` with the same
             method and seed: negative means that the added points helped.
-        delta_low: Lower end of its 95 % interval (Student's t over seeds); None with fewer than
-            two seeds, as one seed cannot tell a difference from noise. It covers the noise of
-            training seeds on one split with one scoring, and of nothing else.
+        delta_low: Lower end of its 95 % interval, as the verdict of this pair has it; None where
+            there is none.
         delta_high: Upper end.
         model: The pretrained model; None where one is compared.
         delta_model: Mean over seeds of test RMSE minus that of the first model with the same
             selection, method and seed: negative means that this model is better.
-        delta_model_low: Lower end of its 95 % interval over seeds, as above.
+        delta_model_low: Lower end of its 95 % interval, as above.
         delta_model_high: Upper end.
     """
 
@@ -53,6 +56,8 @@ class SummaryRow:
     delta_none: float | None
     delta_low: float | None
     delta_high: float | None
+    test_low: float | None = None
+    test_high: float | None = None
     delta_random: float | None = None
     model: str | None = None
     delta_model: float | None = None
@@ -69,19 +74,28 @@ class SummaryRow:
         return asdict(self)
 
 
-_Key = tuple[str, Peft, str | None]
+def summarise(
+    cells: Sequence[CellResult], verdicts: Sequence[Verdict] | None = None
+) -> list[SummaryRow]:
+    """Returns one row per selection, method and model, in the order of the cells.
 
-
-def summarise(cells: Sequence[CellResult]) -> list[SummaryRow]:
-    """Returns one row per selection, method and model, in the order of the cells."""
-    groups: dict[_Key, list[CellResult]] = {}
+    Args:
+        cells: The cells, failed ones included.
+        verdicts: What `verdicts_of` says of them; None: said anew.
+    """
+    groups: dict[Arm, list[CellResult]] = {}
     for cell in cells:
         groups.setdefault((cell.selection, cell.peft, cell.model), []).append(cell)
+    said = verdicts_of(cells) if verdicts is None else verdicts
+    intervals = {(v.selection, v.peft, v.model, v.against): (v.low, v.high) for v in said}
     baseline = cells[0].model if cells else None
-    return [_row(key, groups, baseline) for key in groups]
+    return [_row(key, groups, baseline, intervals) for key in groups]
 
 
-def _random_of_equal_size(key: _Key, groups: dict[_Key, list[CellResult]]) -> list[CellResult]:
+_Interval = tuple[float | None, float | None]
+
+
+def _random_of_equal_size(key: Arm, groups: dict[Arm, list[CellResult]]) -> list[CellResult]:
     group = groups[key]
     # Of a failed cell nobody knows how many it chose.
     first = next((cell for cell in group if cell.status == "finished"), group[0])
@@ -90,21 +104,23 @@ def _random_of_equal_size(key: _Key, groups: dict[_Key, list[CellResult]]) -> li
     return groups.get((f"random:k={first.n_selected}", *key[1:]), [])
 
 
-def _row(key: _Key, groups: dict[_Key, list[CellResult]], baseline: str | None) -> SummaryRow:
+def _row(
+    key: Arm,
+    groups: dict[Arm, list[CellResult]],
+    baseline: str | None,
+    intervals: Mapping[tuple[str, Peft, str | None, str], _Interval],
+) -> SummaryRow:
     group = groups[key]
     selection, peft, model = key
     done = [cell for cell in group if cell.status == "finished"]
     first = group[0]
     known = done[0] if done else first
     tests = [cell.test_rmse for cell in done if cell.test_rmse is not None]
-    nothing: tuple[None, None, None] = (None, None, None)
-    controls = groups.get((CONTROL, peft, model), [])
-    delta, low, high = nothing if selection == CONTROL else _difference(done, controls)
-    of_model, model_low, model_high = (
-        nothing
-        if model == baseline
-        else _difference(done, groups.get((selection, peft, baseline), []))
-    )
+    none: _Interval = (None, None)
+    low, high = intervals.get((*key, CONTROL), none)
+    model_low, model_high = intervals.get((*key, labelled(selection, baseline)), none)
+    same = [cell for arm, others in groups.items() if arm[1:] == key[1:] for cell in others]
+    test_low, test_high = mean_interval(done, same) or none
     return SummaryRow(
         selection=selection,
         peft=peft,
@@ -118,34 +134,32 @@ def _row(key: _Key, groups: dict[_Key, list[CellResult]], baseline: str | None) 
         val_rmse=_mean(cell.val_rmse for cell in done),
         test_rmse=_mean(tests),
         test_rmse_sd=float(np.std(tests, ddof=1)) if len(tests) > 1 else None,
-        delta_none=delta,
+        test_low=test_low,
+        test_high=test_high,
+        delta_none=None
+        if selection == CONTROL
+        else _difference(done, groups.get((CONTROL, peft, model), [])),
         delta_low=low,
         delta_high=high,
-        delta_random=_difference(done, _random_of_equal_size(key, groups))[0],
+        delta_random=_difference(done, _random_of_equal_size(key, groups)),
         model=model,
-        delta_model=of_model,
+        delta_model=None
+        if model == baseline
+        else _difference(done, groups.get((selection, peft, baseline), [])),
         delta_model_low=model_low,
         delta_model_high=model_high,
     )
 
 
-def _difference(
-    done: list[CellResult], controls: list[CellResult]
-) -> tuple[float | None, float | None, float | None]:
-    """Returns the mean paired difference to the control, and its 95 % interval over seeds."""
-    by_seed = {cell.seed: cell.test_rmse for cell in controls if cell.test_rmse is not None}
-    pairs = [
-        cell.test_rmse - by_seed[cell.seed]
+def _difference(done: list[CellResult], controls: list[CellResult]) -> float | None:
+    """Returns the mean difference of test RMSE over the splits and seeds that both finished."""
+    by_unit = {(c.split, c.seed): c.test_rmse for c in controls if c.test_rmse is not None}
+    return _mean(
+        cell.test_rmse - other
         for cell in done
-        if cell.test_rmse is not None and cell.seed in by_seed
-    ]
-    if not pairs:
-        return None, None, None
-    mean = float(np.mean(pairs))
-    if len(pairs) < 2:
-        return mean, None, None
-    half = float(student_t.ppf(0.975, len(pairs) - 1) * np.std(pairs, ddof=1) / np.sqrt(len(pairs)))
-    return mean, mean - half, mean + half
+        if cell.test_rmse is not None
+        and (other := by_unit.get((cell.split, cell.seed))) is not None
+    )
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -175,19 +189,20 @@ def selection_overlaps(chosen: dict[str, np.ndarray]) -> list[Overlap]:
 def _on_shared_seeds(
     cells: Sequence[CellResult], rows: Sequence[SummaryRow]
 ) -> Callable[[SummaryRow], float]:
-    """Returns what ranks rows: the mean validation RMSE over the seeds that all of them finished.
+    """Returns what ranks rows: mean validation RMSE over the splits and seeds that all finished.
 
     Seeds differ by more than selections do: a row whose worst seed failed must not win by it.
     """
-    found: dict[_Key, dict[int, float]] = {}
+    found: dict[Arm, dict[Unit, float]] = {}
     for cell in cells:
         if cell.status == "finished" and cell.val_rmse is not None:
-            found.setdefault((cell.selection, cell.peft, cell.model), {})[cell.seed] = cell.val_rmse
+            units = found.setdefault((cell.selection, cell.peft, cell.model), {})
+            units[cell.split, cell.seed] = cell.val_rmse
     shared = set.intersection(*(set(found[row.selection, row.peft, row.model]) for row in rows))
 
     def rank(row: SummaryRow) -> float:
-        by_seed = found[row.selection, row.peft, row.model]
-        return float(np.mean([by_seed[seed] for seed in shared or by_seed]))
+        by_unit = found[row.selection, row.peft, row.model]
+        return float(np.mean([by_unit[unit] for unit in shared or by_unit]))
 
     return rank
 
@@ -196,6 +211,8 @@ def pick_champion(
     cells: Sequence[CellResult], summary: Sequence[SummaryRow], *, pool_is_sound: bool = True
 ) -> CellResult | None:
     """Picks the champion on validation alone: the best mean over seeds, then its best seed.
+
+    Of several splits it is a cell of the first: validation RMSEs compare within one split only.
 
     Args:
         cells: The cells.
@@ -208,12 +225,16 @@ def pick_champion(
     ]
     if not rows:
         return None
-    best = min(rows, key=_on_shared_seeds(cells, rows))
-    group = [
-        cell
-        for cell in cells
-        if (cell.selection, cell.peft, cell.model) == (best.selection, best.peft, best.model)
-        and cell.status == "finished"
-        and cell.val_rmse is not None
-    ]
-    return min(group, key=lambda cell: cell.val_rmse if cell.val_rmse is not None else np.inf)
+    rank = _on_shared_seeds(cells, rows)
+    for row in sorted(rows, key=rank):
+        group = [
+            cell
+            for cell in cells
+            if (cell.selection, cell.peft, cell.model) == (row.selection, row.peft, row.model)
+            and cell.split == cells[0].split
+            and cell.status == "finished"
+            and cell.val_rmse is not None
+        ]
+        if group:
+            return min(group, key=lambda c: c.val_rmse if c.val_rmse is not None else np.inf)
+    return None

@@ -1,4 +1,8 @@
-"""The tuning of a comparison: once per method, on the control, so that no selection is favoured."""
+"""The tuning of a comparison: once per method, on the control, so that no selection is favoured.
+
+Where several splits are compared, once on each: a molecule that tests on one split validates on
+another, and would have had its say.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +17,21 @@ from lipo_cli.comparison.tuning_result import Tuned
 from lipo_cli.errors import LipoError, ModelError, TrainingError
 from lipo_cli.settings import CompareSettings, Peft, TrainingSettings
 
+Key = tuple[Peft, str | None, int | None]
+"""Method, pretrained model and split."""
+
 
 @dataclass(frozen=True)
 class Tunings:
-    """What was found for each method and pretrained model.
+    """What was found for each method, pretrained model and split.
 
     Attributes:
         found: The tunings that are over.
         failed: Why there is none.
     """
 
-    found: Mapping[tuple[Peft, str | None], Tuned] = field(default_factory=dict)
-    failed: Mapping[tuple[Peft, str | None], LipoError] = field(default_factory=dict)
+    found: Mapping[Key, Tuned] = field(default_factory=dict)
+    failed: Mapping[Key, LipoError] = field(default_factory=dict)
 
     def training(self, cell: Cell, shared: TrainingSettings) -> TrainingSettings:
         """Returns how a cell is trained: as all are, with what was found for its method.
@@ -32,10 +39,18 @@ class Tunings:
         Raises:
             LipoError: its method was to be tuned and could not be.
         """
-        key = (cell.peft, cell.model)
+        key = _key(cell)
         if key in self.failed:
             raise self.failed[key]
         return self.found[key].training(shared) if key in self.found else shared
+
+    def joined(self, other: Tunings) -> Tunings:
+        """Returns these and others."""
+        return Tunings({**self.found, **other.found}, {**self.failed, **other.failed})
+
+
+def _key(cell: Cell) -> Key:
+    return cell.peft, cell.model, cell.split
 
 
 def tuned_cells(plan: Plan, settings: CompareSettings) -> list[Cell]:
@@ -67,10 +82,10 @@ def tune_methods(
     Raises:
         TrackingError: the trials cannot be kept.
     """
-    found: dict[tuple[Peft, str | None], Tuned] = {}
-    failed: dict[tuple[Peft, str | None], LipoError] = {}
+    found: dict[Key, Tuned] = {}
+    failed: dict[Key, LipoError] = {}
     for cell in tuned_cells(plan, settings):
-        key = (cell.peft, cell.model)
+        key = _key(cell)
         try:
             found[key] = tune(
                 *(cell, NO_ROWS, prepared, settings.training, settings.tuning, ledger, view),

@@ -79,6 +79,8 @@ class Tuned:
         head = f"tuned {self.cell.peft} in {many}" + (f" ({', '.join(ended)})" if ended else "")
         if self.cell.model is not None:
             head += f" on {self.cell.label}"
+        if self.cell.split is not None:
+            head += f" on split {self.cell.split}"
         if best.ordinal == first.ordinal:
             return (
                 f"{head}: nothing better than the settings as they stood "
@@ -98,6 +100,7 @@ class Tuned:
         return {
             "peft": self.cell.peft,
             "model": self.cell.model,
+            "split": self.cell.split,
             "selection": self.cell.choice.name,
             "seed": self.cell.seed,
             "n_trials": len(self.trials),

@@ -11,8 +11,8 @@ import pytest
 from lipo_cli.comparison import cells as cells_module
 from lipo_cli.comparison import engine as engine_module
 from lipo_cli.comparison.engine import Comparison, compare
-from lipo_cli.comparison.prepare import prepare
-from lipo_cli.errors import DataError, Interrupted, TrainingError
+from lipo_cli.comparison.prepare import other_splits, prepare
+from lipo_cli.errors import DataError, Interrupted, SettingsError, TrainingError
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import CompareSettings
 from lipo_cli.tracking.ledger import MlflowLedger
@@ -43,7 +43,14 @@ def run(
 ) -> Comparison:
     ledger = MlflowLedger(store, settings.experiment)
     prepared = prepare(settings.data)
-    return compare(settings, prepared, ledger, listener or Listener(), pool_is_sound=pool_is_sound)
+    return compare(
+        settings,
+        prepared,
+        ledger,
+        listener or Listener(),
+        pool_is_sound=pool_is_sound,
+        other_splits=other_splits(settings),
+    )
 
 
 def table(result: Comparison) -> list[tuple[object, ...]]:
@@ -299,3 +306,34 @@ def test_selections_of_several_methods_are_each_chosen_by_their_own_values(
         *("none", "all", "random:k=4"),
         *asked.selections,
     }
+
+
+def test_several_splits_are_as_many_comparisons_and_one_verdict(world: World, store: Store) -> None:
+    drawn = {"split": "random", "split_seed": 3, "fractions": (0.6, 0.2, 0.2)}
+    settings = world.settings(data=drawn, selections=("tsds:top=6",), splits=2)
+    result = run(settings, store)
+    names = ["none", "all", "tsds:top=6", "random:k=6"]
+    assert [(cell.split, cell.selection) for cell in result.cells] == [
+        (split, name) for split in (3, 4) for name in names
+    ]
+    for split in (3, 4):
+        alone = world.settings(data={**drawn, "split_seed": split}, selections=("tsds:top=6",))
+        own = [row for row in result.cells if row.split == split]
+        # The cells of a split are those of a comparison on it alone: found again, each of them.
+        single = run(alone, store)
+        assert all(cell.reused for cell in single.cells)
+        assert [cell.test_rmse for cell in single.cells] == [cell.test_rmse for cell in own]
+    assert {(v.selection, v.against) for v in result.verdicts} == {
+        ("all", "none"),
+        ("tsds:top=6", "none"),
+        ("tsds:top=6", "all"),
+        ("tsds:top=6", "random:k=6"),
+    }
+    assert all(v.n_splits == 2 and v.p is not None for v in result.verdicts)
+    assert result.best is not None
+    assert result.best.split == 3
+
+
+def test_one_fixed_split_cannot_be_drawn_again(world: World) -> None:
+    with pytest.raises(SettingsError, match="for several, take random or scaffold_balanced"):
+        world.settings(splits=2)

@@ -31,7 +31,7 @@ def comparison(cells: list[CellResult], *, pool_is_sound: bool) -> Comparison:
     summary = summarise(cells)
     best = pick_champion(cells, summary, pool_is_sound=pool_is_sound)
     prepared: Any = None
-    return Comparison(prepared, cells, summary, [], {}, best=best)
+    return Comparison(prepared, cells, summary, [], [], {}, best=best)
 
 
 @pytest.mark.parametrize(("pool_is_sound", "shown"), [(True, "all"), (False, "none")])

@@ -122,7 +122,7 @@ def test_every_cell_of_a_method_has_what_was_found_on_the_control(
     settings = settings_of(world, selections=("tsds:top=6",), controls=True, tuning={"trials": 3})
     result = compared(store, settings)
     ((key, tuned),) = result.tunings.found.items()
-    assert key == ("lora", None)
+    assert key == ("lora", None, None)
     assert (tuned.cell.choice.name, tuned.cell.seed) == ("none", 0)
     assert tuned.best.ordinal > 0
     runs = {run.run_id: run for run in find_runs(store, "lipo-compare")}

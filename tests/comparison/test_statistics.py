@@ -1,0 +1,172 @@
+"""Which pairs are judged, on what, and what is said of them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import ttest_1samp
+
+from lipo_cli.comparison.cells import CellResult
+from lipo_cli.comparison.intervals import (
+    Component,
+    half_width,
+    molecule_component,
+    p_value,
+    residual_variance,
+    rmse_terms,
+)
+from lipo_cli.comparison.statistics import mean_interval, verdicts_of
+
+N_TEST = 50
+MEASURED = np.random.default_rng(99).normal(size=N_TEST)
+
+
+def cell(selection, seed, noise, *, split=None, n_selected=5, **more):
+    """A cell whose test errors are normal with this standard deviation."""
+    key = [ord(c) for c in selection] + [seed, split or 0]
+    predicted = MEASURED + np.random.default_rng(key).normal(0, noise, N_TEST)
+    frame = pd.DataFrame({"part": "test", "measured": MEASURED, "predicted": predicted})
+    rmse = float(np.sqrt(np.mean((predicted - MEASURED) ** 2)))
+    return CellResult(
+        selection=selection,
+        peft=more.pop("peft", "lora"),
+        seed=seed,
+        role="asked",
+        status="finished",
+        split=split,
+        n_selected={"none": 0, "all": 24}.get(selection, n_selected),
+        n_train=400,
+        test_rmse=rmse,
+        predictions=frame,
+        **more,
+    )
+
+
+def cells(*selections, seeds=3, noise=0.6, **more):
+    return [cell(name, seed, noise, **more) for seed in range(seeds) for name in selections]
+
+
+def pairs(found):
+    return [(v.selection, v.against) for v in found]
+
+
+def test_every_selection_meets_its_controls():
+    found = verdicts_of(
+        cells("none", "all", "tsds:top=5", "tsds:bottom=5", "random:k=5", "random:k=9", "knn")
+    )
+    assert pairs(found) == [
+        ("all", "none"),
+        ("tsds:top=5", "none"),
+        ("tsds:top=5", "all"),
+        ("tsds:top=5", "random:k=5"),
+        ("tsds:top=5", "tsds:bottom=5"),
+        ("tsds:bottom=5", "none"),
+        ("tsds:bottom=5", "all"),
+        ("tsds:bottom=5", "random:k=5"),
+        ("knn", "none"),
+        ("knn", "all"),
+        ("knn", "random:k=5"),
+    ]
+
+
+def test_sides_are_of_one_method():
+    mixed = [*cells("none", peft="full"), *cells("all", peft="ia3")]
+    assert verdicts_of(mixed) == []
+
+
+def test_models_meet_the_first_with_the_same_selection():
+    both = [*cells("none", model="a/plain"), *cells("none", model="b/adapted", noise=0.5)]
+    assert pairs(verdicts_of(both)) == [("none", "none (plain)")]
+
+
+def test_sides_with_the_same_rows_are_no_question():
+    found = verdicts_of(
+        [*cells("none", "all"), *cells("tsds", n_selected=0), *cells("knn", n_selected=24)]
+    )
+    assert pairs(found) == [("all", "none"), ("tsds", "all"), ("knn", "none")]
+
+
+def test_a_verdict_is_the_design_written_out():
+    arms = ("none", "all", "tsds")
+    several = cells(*arms)
+    rmses = {name: [c.test_rmse for c in several if c.selection == name] for name in arms}
+    one = residual_variance([*range(3)] * 3, np.repeat(arms, 3), np.ravel([*rmses.values()]))
+    differences = np.mean(
+        [
+            rmse_terms(a.predictions["predicted"], MEASURED)
+            - rmse_terms(b.predictions["predicted"], MEASURED)
+            for a, b in zip(several[2::3], several[0::3], strict=True)
+        ],
+        axis=0,
+    )
+    components = [Component(2 * one.variance / 3, 4), molecule_component(differences)]
+    found = next(v for v in verdicts_of(several) if (v.selection, v.against) == ("tsds", "none"))
+    delta = np.mean(np.subtract(rmses["tsds"], rmses["none"]))
+    assert found.delta == pytest.approx(delta)
+    assert found.high - found.low == pytest.approx(2 * half_width(components))
+    assert found.p == pytest.approx(p_value(delta, components))
+    assert (found.n_seeds, found.n_splits) == (3, 1)
+
+
+def test_a_large_difference_is_seen_and_none_is_not():
+    worse = [*cells("none", "tsds"), *cells("all", noise=1.2)]
+    by_pair = {(v.selection, v.against): v for v in verdicts_of(worse)}
+    bad, nothing = by_pair["all", "none"], by_pair["tsds", "none"]
+    assert bad.significant
+    assert ": worse" in bad.sentence()
+    assert not nothing.significant
+    assert "no difference shown" in nothing.sentence()
+    assert f"{nothing.detectable:.3f} would have been seen" in nothing.sentence()
+
+
+def test_the_correction_is_over_all_verdicts():
+    found = verdicts_of(cells("none", "all", "tsds", "knn"))
+    smallest = min(found, key=lambda v: v.p)
+    assert smallest.p_holm == pytest.approx(min(1, len(found) * smallest.p))
+
+
+def test_one_seed_is_no_test():
+    (found,) = verdicts_of(cells("none", "all", seeds=1))
+    assert (found.low, found.p, found.p_holm, found.significant) == (None, None, None, False)
+    assert found.sentence().endswith("against none, one seed: no test")
+
+
+def test_only_seeds_that_both_sides_finished_count():
+    some = cells("none", "all")
+    failed = replace(some[-1], status="failed", test_rmse=None)
+    (found,) = verdicts_of([*some[:-1], failed])
+    assert found.n_seeds == 2
+
+
+def test_splits_are_the_unit_where_there_are_several():
+    several = [
+        cell(name, seed, 0.6, split=split)
+        for split in range(4)
+        for seed in range(2)
+        for name in ("none", "all")
+    ]
+    (found,) = verdicts_of(several)
+    deltas = [
+        np.mean([c.test_rmse for c in several if (c.selection, c.split) == ("all", split)])
+        - np.mean([c.test_rmse for c in several if (c.selection, c.split) == ("none", split)])
+        for split in range(4)
+    ]
+    plain = ttest_1samp(deltas, 0).confidence_interval(0.95)
+    assert (found.n_splits, found.n_seeds) == (4, 8)
+    assert found.delta == pytest.approx(np.mean(deltas))
+    # Nadeau and Bengio's factor beside an ordinary t test, which ignores that the splits overlap.
+    factor = np.sqrt(1 + 4 * N_TEST / 400)
+    assert found.high - found.low == pytest.approx(factor * (plain.high - plain.low))
+
+
+def test_the_interval_of_a_mean_pools_the_seeds_of_its_method():
+    several = cells("none", "all")
+    own, other = several[0::2], several[1::2]
+    within = np.mean([np.var([c.test_rmse for c in arm], ddof=1) for arm in (own, other)])
+    terms = [rmse_terms(c.predictions["predicted"], MEASURED) for c in own]
+    components = [Component(within / 3, 4), molecule_component(np.mean(terms, axis=0))]
+    low, high = mean_interval(own, several)
+    assert (low + high) / 2 == pytest.approx(np.mean([c.test_rmse for c in own]))
+    assert (high - low) / 2 == pytest.approx(half_width(components))
+    assert mean_interval(own[:1], several) is None
