@@ -16,7 +16,7 @@ from lipo_cli.comparison.plan import NO_ROWS, Cell, make_plan
 from lipo_cli.comparison.prepare import prepare
 from lipo_cli.comparison.tuning import tune
 from lipo_cli.comparison.tuning_figures import draw_tuning
-from lipo_cli.comparison.tuning_methods import tuned_cells, tuning_seconds
+from lipo_cli.comparison.tuning_methods import Tunings, tuned_cells, tuning_seconds
 from lipo_cli.comparison.tuning_result import Tuned
 from lipo_cli.comparison.tuning_study import TrialResult
 from lipo_cli.errors import TrainingError
@@ -248,6 +248,20 @@ def example(n: int, states: tuple[str, ...] = ("complete",), **importance: float
         parameters = {"learning_rate": 10 ** (-4 + i / 8), "lora_rank": 2 + i}
         trials.append(TrialResult(i, state, parameters, value, {1: value or 0.0}, 2.0))
     return Tuned(cell, tuple(trials), dict(importance), "run")
+
+
+def test_what_was_found_on_one_split_trains_no_cell_of_another(world: World) -> None:
+    settings = settings_of(world)
+    there, elsewhere = (tuned_cells(make_plan(settings, seed), settings)[0] for seed in (5, 6))
+    tuned = example(12)
+    one = Tunings({("lora", None, 5): tuned})
+    broken = Tunings(failed={("lora", None, 6): TrainingError("none could be trained")})
+    both = one.joined(broken)
+    found = both.training(there, settings.training)
+    assert (found.learning_rate, found.lora_rank) == (tuned.parameters["learning_rate"], 13)
+    assert one.training(elsewhere, settings.training) == settings.training
+    with pytest.raises(TrainingError, match="none could be trained"):
+        both.training(elsewhere, settings.training)
 
 
 @pytest.mark.parametrize(
