@@ -24,6 +24,7 @@ from lipo_cli.tracking.stale import find_stale
 from lipo_cli.tracking.store import open_store
 from tests.fixtures.bench import make_bench
 
+pytestmark = pytest.mark.timeout(1800)  # dozens of trainings and starts, on a busy machine
 N = 20
 SECRET = "s3cr3t-w0rd"
 
@@ -104,7 +105,7 @@ def states_in(url: str | None, journal: Path) -> Counter[str]:
 def test_killed_with_9_and_resumed_it_ends_with_20_trials(
     desk: Desk, whole: dict[str, Any]
 ) -> None:
-    for n_trials in (2, 4, 1):
+    for n_trials in (4, 2):
         desk.kill_after("killed", n_trials)
     assert find_stale(open_store(desk.folder / "killed"))
     resumed = desk.run("killed")
@@ -114,7 +115,7 @@ def test_killed_with_9_and_resumed_it_ends_with_20_trials(
     (journal,) = (desk.folder / "killed" / "tuning").glob("*.log")
     states = states_in(None, journal)
     assert states["COMPLETE"] + states["PRUNED"] == N
-    assert 1 <= states["FAIL"] <= 3
+    assert 1 <= states["FAIL"] <= 2
     assert states["RUNNING"] + states["WAITING"] == 0
     assert not find_stale(open_store(desk.folder / "killed"))
 
