@@ -17,6 +17,7 @@ import typer
 
 from lipo_cli import __version__
 from lipo_cli.errors import Interrupted, LipoError
+from lipo_cli.redact import without_passwords
 from lipo_cli.tracking.signals import raise_on_sigterm
 
 DEBUG = "LIPO_DEBUG"
@@ -123,8 +124,8 @@ def _fail(message: str, exit_code: int) -> int:
     from lipo_cli.commands.console import err
 
     if os.environ.get(DEBUG) and sys.exception() is not None:
-        traceback.print_exc()
-    err.print(Text(f"error: {message}", style="red"), soft_wrap=True)
+        sys.stderr.write(without_passwords(traceback.format_exc()))
+    err.print(Text(f"error: {without_passwords(message)}", style="red"), soft_wrap=True)
     return exit_code
 
 
@@ -136,6 +137,7 @@ def _unexpected(error: Exception) -> int:
     with tempfile.NamedTemporaryFile(
         "w", prefix="lipo-error-", suffix=".txt", delete=False, encoding="utf-8"
     ) as file:
-        file.write(f"lipo {__version__}, Python {sys.version}\n{' '.join(sys.argv)}\n\n")
-        traceback.print_exception(error, file=file)
+        trace = "".join(traceback.format_exception(error))
+        file.write(f"lipo {__version__}, Python {sys.version}\n")
+        file.write(without_passwords(f"{' '.join(sys.argv)}\n\n{trace}"))
     return _fail(f"unexpected {summary} (the traceback is in {file.name})", UNEXPECTED)

@@ -12,6 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from lipo_cli.settings_base import Seed, Settings, build, read_settings_file
+from lipo_cli.settings_tuning import TuningSettings
 from lipo_cli.settings_valuation import (
     SCORING_METHODS,
     InfluenceSettings,
@@ -38,6 +39,7 @@ __all__ = [
     "SplitName",
     "TrainingSettings",
     "TsdsSettings",
+    "TuningSettings",
     "ValuationSettings",
     "build",
     "read_settings_file",
@@ -154,6 +156,7 @@ class FinetuneSettings(Settings):
     """Regressors of this many seeds, from `seed` on, that predict together."""
     kernel: bool | None = None
     """Whether a kernel readout of the pretrained encoder predicts with them; None: with several."""
+    tuning: TuningSettings = TuningSettings()
     experiment: str = "lipo"
 
     @property
@@ -191,6 +194,8 @@ class CompareSettings(ValuationSettings):
     reference_peft: Peft | None = None
     """How the model that embeds the pool is fine-tuned; None: as the first method compared,
     so that its training is shared with the control `none`."""
+    tuning: TuningSettings = TuningSettings()
+    """Each method is tuned once, on the control `none` with the first seed."""
     experiment: str = "lipo-compare"
     model_name: str = "lipophilicity"
 

@@ -9,6 +9,7 @@ import typer
 
 from lipo_cli.commands import options as opt
 from lipo_cli.commands import training_options as tune
+from lipo_cli.commands import tuning_options as tuning
 from lipo_cli.commands.layers import settings_from
 from lipo_cli.errors import PartialFailure
 
@@ -103,6 +104,9 @@ def compare(
     lora_rank: tune.LoraRank = None,
     precision: tune.Precision = None,
     device: tune.Device = None,
+    trials: tuning.Trials = None,
+    also: tuning.Also = None,
+    tune_storage: tuning.Storage = None,
     config: tune.ConfigFile = None,
     store: opt.StoreOption = opt.DEFAULT_STORE,
     as_json: opt.JsonOption = False,
@@ -111,6 +115,8 @@ def compare(
 
     Each cell fine-tunes the pretrained model on primary train plus the chosen points. Finished
     cells are found again: the same command after an interruption computes only what is missing.
+    With --tune, each method is tuned once, on the control `none` with the first seed, and all its
+    cells are trained with what was found.
     """
     flags = locals()
     if models:
@@ -125,13 +131,14 @@ def compare(
         opt.prepare_out(out, folder=True)
     settings = settings_from(CompareSettings, config, flags)
     make_plan(settings)  # a misspelt selection is found here, before any data are read
+    database = tuning.check_tuning(settings.tuning, settings.peft, also, tune_storage)
     prepared = prepare(settings.data)
     settings = resolved(settings, prepared)
     audit = announce(prepared)
     if dry_run:
         show_plan(settings, prepared, as_json=as_json)
         return
-    report = _run(settings, prepared, store, out, audit, as_json=as_json)
+    report = _run(settings, prepared, store, out, audit, database, as_json=as_json)
     if failed := sum(cell["status"] == "failed" for cell in report["cells"]):
         raise PartialFailure(
             f"{failed} of {len(report['cells'])} cells failed",
@@ -145,6 +152,7 @@ def _run(
     root: Path,
     out: Path | None,
     audit: AuditReport | None,
+    database: str | None,
     *,
     as_json: bool,
 ) -> dict[str, Any]:
@@ -183,6 +191,7 @@ def _run(
             view,
             pool_is_sound=sound,
             other_splits=other_splits(settings),
+            tune_storage=database,
         )
         result.run_id = record.run_id
         folder = out or results_folder(store, fingerprint)

@@ -17,6 +17,8 @@ from lipo_cli.comparison.figures import draw_all
 from lipo_cli.comparison.plan import make_plan
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.summary import SummaryRow
+from lipo_cli.comparison.tuning_figures import draw_tuning
+from lipo_cli.comparison.tuning_methods import tuned_cells, tuning_seconds
 from lipo_cli.settings import CompareSettings
 from lipo_cli.valuation.table import write_values
 
@@ -48,6 +50,7 @@ def as_dict(result: Comparison) -> dict[str, Any]:
             for method, scored in result.scored.items()
         },
         "champion": result.champion,
+        "tuning": [tuned.as_dict() for tuned in result.tunings.found.values()],
     }
 
 
@@ -61,6 +64,9 @@ def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -
     n_pool = len(prepared.require_pool()) if plan.needs_pool else 0
     plan.check(n_pool)
     expected = estimate(plan, prepared, settings.training).times(settings.splits)
+    n_tuned = len(tuned_cells(plan, settings)) * settings.splits
+    trials = tuning_seconds(plan, settings, prepared, expected.rates) * settings.splits
+    seconds = expected.seconds + trials
     if as_json:
         emit_json(
             {
@@ -74,7 +80,8 @@ def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -
                     for c in plan.cells()
                 ],
                 "n_cells": expected.n_cells,
-                "seconds": expected.seconds,
+                "n_trials": n_tuned * (settings.tuning.trials or 0),
+                "seconds": seconds,
                 "molecules_per_second": expected.rates,
                 "settings": settings.model_dump(mode="json"),
             }
@@ -94,9 +101,10 @@ def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -
         table.add_row("random, as many as chosen", "control", ", ".join(plan.peft), "")
     out.print(table)
     rates = ", ".join(f"{name} {rate:.0f}/s" for name, rate in expected.rates.items())
+    added = f", and {settings.tuning.trials} trials for each of {n_tuned}" if n_tuned else ""
     out.print(
-        f"{expected.n_cells} cells on a pool of {n_pool}, {settings.training.epochs} epochs each: "
-        f"about {expected.seconds / 60:.1f} minutes here (training molecules {rates})",
+        f"{expected.n_cells} cells on a pool of {n_pool}{added}, {settings.training.epochs} "
+        f"epochs each: about {seconds / 60:.1f} minutes here (training molecules {rates})",
         style="bold",
     )
 
@@ -129,6 +137,8 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
             ),
         )
     out.print(table)
+    for tuned in result.tunings.found.values():
+        out.print(tuned.sentence(), markup=False, soft_wrap=True)
     for cell in result.cells:
         if cell.status == "failed":
             say(f"failed: {cell.label} / {cell.peft} / seed {cell.seed}: {cell.error}")
@@ -216,4 +226,9 @@ def write_result(result: Comparison, settings: CompareSettings, folder: Path) ->
         paths += write_values(inside, scored.table, scored.curve)
         prepared = result.prepared
         paths.append(write_source(inside, prepared.require_pool().table, method, prepared.scope()))
-    return paths + draw_all(result, folder / "figures", result.prepared.dataset.label_name())
+    label = result.prepared.dataset.label_name()
+    several = len(result.tunings.found) > len({key[0] for key in result.tunings.found})
+    for number, tuned in enumerate(result.tunings.found.values(), start=1):
+        ending = f"_{tuned.cell.peft}" + (f"_{number}" if several else "")
+        paths += draw_tuning(tuned, folder / "figures", label, ending)
+    return paths + draw_all(result, folder / "figures", label)

@@ -16,6 +16,9 @@ from lipo_cli.commands.console import err, say
 from lipo_cli.comparison.cells import CellResult
 from lipo_cli.comparison.plan import Cell
 from lipo_cli.comparison.scoring import Scored
+from lipo_cli.comparison.tuning_result import Tuned
+from lipo_cli.comparison.tuning_space import described
+from lipo_cli.comparison.tuning_study import TrialResult
 
 _STYLES = {"waiting": "dim", "training": "bold cyan", "found": "green", "done": "green"}
 
@@ -111,11 +114,26 @@ class CompareView:
 
     def scored(self, scored: Scored) -> None:
         """Tells what scoring found."""
-        line = "; ".join(filter(None, (f"{scored.method}: {scored.reason}", scored.sentence)))
+        self._print("; ".join(filter(None, (f"{scored.method}: {scored.reason}", scored.sentence))))
+
+    def _print(self, line: str) -> None:
         if self._live is not None:
             self._live.console.print(Text(line), soft_wrap=True)
         else:
             say(line)
+
+    def tried(self, cell: Cell, trial: TrialResult, over: Sequence[TrialResult], n: int) -> None:
+        """Tells how a trial of a tuning ended, the best so far and the time left."""
+        self._print(_trial_line(cell, trial, over, n))
+
+    def waiting(self, cell: Cell, n_open: int) -> None:
+        """Tells that other processes are at the last trials of a tuning."""
+        self._print(f"tuning {cell.peft}: other processes are at {n_open} trials: waiting for them")
+
+    def tuned(self, tuned: Tuned) -> None:
+        """Tells what is trained with from here on."""
+        again = ", found again" if tuned.reused else ""
+        self._print(f"tuning {tuned.cell.peft}: {described(tuned.parameters)} from here on{again}")
 
     def start(self, name: str, total: int | None, unit: str) -> None:
         """Opens a task below the table."""
@@ -180,6 +198,27 @@ def _describe(task: _Task) -> str:
     rate = f", {task.done / elapsed:,.1f} {task.unit}/s" if task.done and elapsed > 0 else ""
     total = f"/{task.total:,}" if task.total else ""
     return f"{task.name}: {task.done:,}{total} {task.unit}{rate}  {task.shown}"
+
+
+def _trial_line(cell: Cell, trial: TrialResult, over: Sequence[TrialResult], n: int) -> str:
+    """Says how a trial ended, the best so far, and about how long the rest takes.
+
+    Args:
+        cell: What is tuned.
+        trial: The trial.
+        over: All trials that are over.
+        n: How many there are to be.
+    """
+    value = f", validation RMSE {trial.val_rmse:.4f}" if trial.val_rmse is not None else ""
+    ended = f"pruned after epoch {len(trial.curve)}" if trial.state == "pruned" else trial.state
+    line = f"tuning {cell.peft}: trial {trial.ordinal + 1}/{n} {ended}{value}"
+    line += f" ({described(trial.parameters)})"
+    complete = [t for t in over if t.state == "complete" and t.val_rmse is not None]
+    if complete:
+        best = min(complete, key=lambda t: (t.val_rmse, t.ordinal))
+        line += f"; best {best.val_rmse:.4f}, trial {best.ordinal + 1}"
+    left = (n - len(over)) * sum(t.seconds for t in over) / max(1, len(over))
+    return f"{line}; {_clock(left)} left" if len(over) < n else line
 
 
 def _clock(seconds: float) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from lipo_cli.commands import options as opt
 from lipo_cli.commands import training_options as tune
+from lipo_cli.commands import tuning_options as tuning
 from lipo_cli.commands.layers import settings_from
 from lipo_cli.commands.model_folder import check_model_folder, copy_model_folder
 
@@ -82,6 +83,9 @@ def finetune(
     lora_rank: tune.LoraRank = None,
     precision: tune.Precision = None,
     device: tune.Device = None,
+    trials: tuning.Trials = None,
+    also: tuning.Also = None,
+    tune_storage: tuning.Storage = None,
     config: tune.ConfigFile = None,
     store: opt.StoreOption = opt.DEFAULT_STORE,
     as_json: opt.JsonOption = False,
@@ -90,7 +94,8 @@ def finetune(
 
     The epoch is chosen on validation. A run that was interrupted goes on after its last epoch; one
     that is finished is found again. Of the rows of --selection, molecules that are in validation or
-    test (compared without stereochemistry) do not join.
+    test (compared without stereochemistry) do not join. With --tune, the settings are searched with
+    the first seed, on the same training rows, and the model is trained with what was found.
     """
     flags = locals()
     from lipo_cli.commands.dataset_lines import announce
@@ -103,9 +108,10 @@ def finetune(
         check_model_folder(out)
     if settings.selection is not None:
         _check_selection(settings.selection)
+    database = tuning.check_tuning(settings.tuning, [settings.peft], also, tune_storage)
     prepared = prepare(settings.data, settings.selection)
     announce(prepared, primary_only=settings.selection is None)
-    _run(settings, prepared, store, out, as_json=as_json)
+    _run(settings, prepared, store, out, database, as_json=as_json)
 
 
 def _check_selection(file: str) -> None:
@@ -142,28 +148,40 @@ def _cells(settings: FinetuneSettings, prepared: Prepared) -> tuple[list[Cell], 
 
 
 def _run(
-    settings: FinetuneSettings, prepared: Prepared, root: Path, out: Path | None, *, as_json: bool
+    settings: FinetuneSettings,
+    prepared: Prepared,
+    root: Path,
+    out: Path | None,
+    database: str | None,
+    *,
+    as_json: bool,
 ) -> None:
-
     from lipo_cli.commands.compare_view import CompareView
     from lipo_cli.commands.console import emit_json, say
+    from lipo_cli.commands.console import out as stdout
     from lipo_cli.commands.dataset_lines import tell_unread
     from lipo_cli.comparison.ensemble import combine, run_members
+    from lipo_cli.comparison.tuning import tune
     from lipo_cli.tracking.ledger import MlflowLedger
     from lipo_cli.tracking.store import open_store
 
     cells, rows = _cells(settings, prepared)
     ledger = MlflowLedger(open_store(root), settings.experiment)
-    with CompareView(settings.training.epochs) as view:
+    training, tuned = settings.training, None
+    with CompareView(training.epochs) as view:
         view.planned(cells, len(cells))
-        members = run_members(cells, rows, prepared, settings.training, ledger, view)
+        if settings.tuning.trials is not None:
+            searched = (cells[0], rows, prepared, training, settings.tuning, ledger, view)
+            tuned = tune(*searched, storage=database)
+            training = tuned.training(training)
+        members = run_members(cells, rows, prepared, training, ledger, view)
     max_length = settings.training.max_length
     first = members[0]
     tell_unread("training and validation", first.n_truncated, first.n_unknown, max_length)
     ensemble: EnsembleResult | None = None
     if len(cells) > 1 or settings.joins_kernel:
         ensemble = combine(
-            cells, members, rows, prepared, settings.training, ledger, kernel=settings.joins_kernel
+            cells, members, rows, prepared, training, ledger, kernel=settings.joins_kernel
         )
     result = ensemble or first
     assert result.run_id is not None
@@ -172,8 +190,10 @@ def _run(
         say(f"saved: {out}")
     say(f"in MLflow: experiment {settings.experiment}, run {result.run_id} (`lipo ui`)")
     if as_json:
-        emit_json(result.as_dict())
+        emit_json({**result.as_dict(), "tuning": tuned.as_dict() if tuned is not None else None})
         return
+    if tuned is not None:
+        stdout.print(tuned.sentence(), markup=False, soft_wrap=True)
     for member in members:
         _show(settings, member)
     if ensemble is not None:

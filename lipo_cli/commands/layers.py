@@ -87,6 +87,7 @@ def _table_of(name: str) -> str:
         KnnSettings,
         TrainingSettings,
         TsdsSettings,
+        TuningSettings,
     )
 
     tables: dict[str, type[Settings]] = {
@@ -95,6 +96,7 @@ def _table_of(name: str) -> str:
         "tsds": TsdsSettings,
         "influence": InfluenceSettings,
         "knn": KnnSettings,
+        "tuning": TuningSettings,
     }
     found = [f"[{title}]" for title, kind in tables.items() if name in kind.model_fields]
     return f"it belongs under {' or '.join(found)}" if found else "see --help"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -217,10 +217,13 @@ def run_cell(
     return measured
 
 
-def log_inputs(record: Recorder, prepared: Prepared, rows: NDArray[np.int64]) -> None:
+def log_inputs(
+    record: Recorder, prepared: Prepared, rows: NDArray[np.int64], *, test: bool = True
+) -> None:
     """Keeps which molecules went in, with the checksums of their files."""
     primary = prepared.dataset.primary
-    for part, context in (("train", "train"), ("val", "validation"), ("test", "test")):
+    parts = (("train", "train"), ("val", "validation"), ("test", "test"))
+    for part, context in parts if test else parts[:2]:
         frame = primary.frame.iloc[prepared.split.part(part)][["row", "smiles", "label"]]
         name = f"{prepared.dataset.name}-{part}"
         record.dataset(frame, name, primary.path.name, context, primary.sha256)
@@ -235,7 +238,7 @@ def record_fit(
     record: Recorder, regressor: Regressor, result: CellResult, prepared: Prepared
 ) -> None:
     """Keeps curve, numbers, predictions and the model of a fitted regressor."""
-    record.history([_curve_names(row) for row in result.history])
+    record.history([curve_names(row) for row in result.history])
     numbers = {
         name: value
         for name, value in result.as_dict().items()
@@ -256,7 +259,8 @@ def record_fit(
         record.model(folder, prepared.train.smiles[:3])
 
 
-def _curve_names(row: dict[str, float]) -> dict[str, float]:
+def curve_names(row: Mapping[str, float]) -> dict[str, float]:
+    """Returns a row of a training curve under the names of a record's curves."""
     return {name if name == "epoch" else _CURVE + name: value for name, value in row.items()}
 
 

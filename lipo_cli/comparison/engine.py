@@ -24,9 +24,10 @@ from lipo_cli.comparison.summary import (
     selection_overlaps,
     summarise,
 )
+from lipo_cli.comparison.tuning import TuningView
+from lipo_cli.comparison.tuning_methods import Tunings, tune_methods
 from lipo_cli.errors import LipoError
 from lipo_cli.model.regressor import Regressor
-from lipo_cli.progress import Progress
 from lipo_cli.settings import (
     CompareSettings,
     ScoringMethod,
@@ -34,7 +35,7 @@ from lipo_cli.settings import (
 )
 
 
-class View(Progress, Protocol):
+class View(TuningView, Protocol):
     """What a comparison shows while it runs: the table of cells, beside progress."""
 
     def planned(self, cells: Sequence[Cell], n_expected: int) -> None:
@@ -68,6 +69,7 @@ class Comparison:
         best: The cell that was offered as champion; None where none may be.
         champion: Model, version, run and the reason, as the ledger says it.
         run_id: The record of the comparison.
+        tunings: What was found for each method, where it was asked for.
     """
 
     prepared: Prepared
@@ -80,6 +82,7 @@ class Comparison:
     champion: dict[str, Any] | None = None
     run_id: str | None = None
     chosen: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    tunings: Tunings = field(default_factory=Tunings)
 
     @property
     def n_failed(self) -> int:
@@ -95,6 +98,7 @@ def compare(
     *,
     pool_is_sound: bool = True,
     other_splits: Sequence[Prepared] = (),
+    tune_storage: str | None = None,
 ) -> Comparison:
     """Runs a comparison, or what is left of it.
 
@@ -106,6 +110,7 @@ def compare(
         pool_is_sound: False when the audit of the secondary set failed: no cell trained on any of
             it then becomes champion.
         other_splits: The same data split otherwise: everything is done on each of them too.
+        tune_storage: A database for the trials of tuning; None: a journal file.
 
     Returns:
         The result; a failed cell is in it and does not stop the others.
@@ -118,6 +123,7 @@ def compare(
     parts = (prepared, *other_splits)
     several = len(parts) > 1
     results: list[CellResult] = []
+    tunings = Tunings()
     done: list[Cell] = []
     first: _OfSplit | None = None
     for i, part in enumerate(parts):
@@ -125,9 +131,10 @@ def compare(
         n_pool = len(part.require_pool()) if plan.needs_pool else 0
         plan.check(n_pool)
         shown = _Shown(view, done, (len(parts) - 1 - i) * plan.n_expected(n_pool))
-        of_split = _on_one_split(plan, n_pool, settings, part, ledger, shown)
+        of_split = _on_one_split(plan, n_pool, settings, part, ledger, shown, tune_storage)
         done += of_split.plan.cells()
         results += of_split.results
+        tunings = tunings.joined(of_split.tunings)
         first = first or of_split
     assert first is not None
     verdicts = verdicts_of(results)
@@ -143,6 +150,7 @@ def compare(
         best=best,
         champion=_promoted(best, prepared, ledger, settings) if best is not None else None,
         chosen=first.chosen,
+        tunings=tunings,
     )
 
 
@@ -154,6 +162,7 @@ class _OfSplit:
     results: list[CellResult]
     scored: dict[ScoringMethod, Scored]
     chosen: dict[str, NDArray[np.int64]]
+    tunings: Tunings
 
 
 @dataclass(frozen=True)
@@ -177,20 +186,21 @@ def _on_one_split(
     prepared: Prepared,
     ledger: Ledger,
     shown: _Shown,
+    tune_storage: str | None,
 ) -> _OfSplit:
     """Scores the pool and runs every cell on one split. Arguments and errors: `compare`."""
     view = shown.view
     shown.planned(plan.cells(), plan.n_expected(n_pool))
+    tunings = tune_methods(plan, settings, prepared, ledger, view, storage=tune_storage)
     scored: dict[ScoringMethod, Scored] = {}
     known: dict[Cell, CellResult] = {}
     if plan.needs_scores:
         reference = plan.reference(settings)
-        regressor, known[reference] = reference_model(
-            reference, prepared, settings.training, ledger, view
-        )
+        training = tunings.training(reference, settings.training)
+        regressor, known[reference] = reference_model(reference, prepared, training, ledger, view)
         for method in plan.scoring_methods:
             scored[method] = scores_of(
-                method, reference, regressor, prepared, settings.training, settings, ledger, view
+                method, reference, regressor, prepared, training, settings, ledger, view
             )
             view.scored(scored[method])
     scores = {method: each.scores for method, each in scored.items()}
@@ -198,11 +208,11 @@ def _on_one_split(
     cells = plan.cells()
     shown.planned(cells, len(cells))
     results = [
-        known.get(cell) or _guarded(cell, scores, n_pool, prepared, settings, ledger, view)
+        known.get(cell) or _guarded(cell, scores, n_pool, prepared, settings, tunings, ledger, view)
         for cell in cells
     ]
     chosen = {c.name: c.rows(scores, n_pool, plan.seeds[0]) for c in plan.choices if n_pool}
-    return _OfSplit(plan, results, scored, chosen)
+    return _OfSplit(plan, results, scored, chosen, tunings)
 
 
 def comparison_fingerprint(settings: CompareSettings, prepared: Prepared) -> str:
@@ -221,6 +231,7 @@ def _guarded(
     n_pool: int,
     prepared: Prepared,
     settings: CompareSettings,
+    tunings: Tunings,
     ledger: Ledger,
     view: View,
 ) -> CellResult:
@@ -232,7 +243,7 @@ def _guarded(
             cell,
             rows,
             prepared,
-            settings.training,
+            tunings.training(cell, settings.training),
             ledger,
             progress=view,
             on_epoch=lambda row: view.epoch(cell, row),

@@ -104,6 +104,21 @@ class Ledger(Protocol):
     def scratch(self) -> Path:
         """A folder that outlives the process, for what a killed run goes on from."""
 
+    @property
+    def studies(self) -> Path:
+        """The folder for the trials of tuning."""
+
+    def this_process(self) -> Mapping[str, str]:
+        """Names this process, to be asked about later."""
+
+    def lives(self, process: Mapping[str, str], since: float) -> bool | None:
+        """Tells whether a process of that name lives; None: this machine cannot tell.
+
+        Args:
+            process: What its `this_process` returned.
+            since: When it was certainly there, in seconds since the epoch.
+        """
+
     def find(self, fingerprint: str) -> Finished | None:
         """Returns the finished record of this fingerprint, or None."""
 
@@ -126,23 +141,27 @@ class Ledger(Protocol):
         """Offers a record's model as champion; returns model, version, run_id and the reason."""
 
 
-@lru_cache(maxsize=1)
-def code_version() -> str:
+@lru_cache
+def code_version(more: tuple[str, ...] = (), libraries: tuple[str, ...] = ()) -> str:
     """Returns 12 hex digits of the code that decides results, and of the libraries below it.
 
     A version number alone would find results of other code again while one is developing.
+
+    Args:
+        more: Modules of the comparison that decide, beside those that decide every cell.
+        libraries: Libraries that decide, beside those below every cell.
     """
     digest = hashlib.sha256()
-    for library in _LIBRARIES_THAT_DECIDE_RESULTS:
+    for library in (*_LIBRARIES_THAT_DECIDE_RESULTS, *libraries):
         digest.update(f"{library}=={version(library)}".encode())
-    for path in _sources():
+    for path in _sources((*_COMPARISON_THAT_DECIDES, *more)):
         digest.update(path.relative_to(_PACKAGE).as_posix().encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:12]
 
 
-def _sources() -> Iterator[Path]:
+def _sources(names: Sequence[str]) -> Iterator[Path]:
     for room in _ROOMS_THAT_DECIDE_RESULTS:
         yield from sorted((_PACKAGE / room).rglob("*.py"))
-    for name in _COMPARISON_THAT_DECIDES:
+    for name in names:
         yield _PACKAGE / "comparison" / f"{name}.py"

@@ -19,6 +19,7 @@ from lipo_cli.tracking.found import (
     find_unfinished,
 )
 from lipo_cli.tracking.handle import FINGERPRINT_TAG, RunHandle
+from lipo_cli.tracking.owner import Owner, liveness, this_process
 from lipo_cli.tracking.registry import promote_champion
 from lipo_cli.tracking.runs import KIND_TAG, read_run, start_run
 from lipo_cli.tracking.stale import find_stale, repair
@@ -63,6 +64,21 @@ class MlflowLedger:
         folder = self.store.root / "scratch" if self.store.root else Path(pooch.os_cache("lipo"))
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    @property
+    def studies(self) -> Path:
+        """`tuning/` beside the store, or in the user's cache when the store is a server."""
+        return (self.store.root or Path(pooch.os_cache("lipo"))) / "tuning"
+
+    def this_process(self) -> dict[str, str]:
+        """Names this process, to be asked about later."""
+        return this_process().tags()
+
+    def lives(self, process: Mapping[str, str], since: float) -> bool | None:
+        """Tells whether a process of that name lives; None: this machine cannot tell."""
+        owner = Owner.from_tags(process)
+        state = liveness(owner, since) if owner is not None else "unknown"
+        return None if state == "unknown" else state == "alive"
 
     def find(self, fingerprint: str) -> FoundRun | None:
         """Returns the finished run of this fingerprint, if all its files are there."""

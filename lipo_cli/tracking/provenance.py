@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import lipo_cli
+from lipo_cli.redact import without_passwords
 
 TAG_LIMIT = 5000
 
@@ -31,8 +32,8 @@ def provenance_tags() -> dict[str, str]:
 
 
 def command_line() -> str:
-    """Returns the command as the user could type it again."""
-    return shlex.join(["lipo", *sys.argv[1:]])[:TAG_LIMIT]
+    """Returns the command as the user could type it again, passwords left out."""
+    return without_passwords(shlex.join(["lipo", *sys.argv[1:]]))[:TAG_LIMIT]
 
 
 @functools.cache

@@ -13,6 +13,8 @@ from lipo_cli.chem import demo
 from lipo_cli.comparison.cells import CellResult
 from lipo_cli.comparison.plan import Cell
 from lipo_cli.comparison.scoring import Scored
+from lipo_cli.comparison.tuning_result import Tuned
+from lipo_cli.comparison.tuning_study import TrialResult
 from lipo_cli.progress import SilentProgress
 from lipo_cli.settings import CompareSettings, build
 from tests.fixtures.models import tiny_checkpoint
@@ -78,6 +80,11 @@ class Listener(SilentProgress):
         self.heard: list[tuple[str, int]] = []
         self.done: list[CellResult] = []
         self.interrupt_at = interrupt_at
+        self.trials: list[TrialResult] = []
+        self.tunings: list[Tuned] = []
+        self.batches = 0
+        self.interrupt_after_trials: int | None = None
+        self.interrupt_after_batches: int | None = None
 
     def planned(self, cells: Sequence[Cell], n_expected: int) -> None:
         assert n_expected >= len(cells)
@@ -95,3 +102,20 @@ class Listener(SilentProgress):
 
     def scored(self, scored: Scored) -> None:
         self.values = scored
+
+    def tried(self, cell: Cell, trial: TrialResult, over: Sequence[TrialResult], n: int) -> None:
+        assert 0 < len(over) <= n
+        self.trials.append(trial)
+        if len(self.trials) == self.interrupt_after_trials:
+            raise KeyboardInterrupt
+
+    def waiting(self, cell: Cell, n_open: int) -> None:
+        self.waited_for = n_open
+
+    def tuned(self, tuned: Tuned) -> None:
+        self.tunings.append(tuned)
+
+    def advance(self, n: int = 1, **fields: float | int | str) -> None:
+        self.batches += n
+        if self.batches == self.interrupt_after_batches:
+            raise KeyboardInterrupt
