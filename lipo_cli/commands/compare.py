@@ -14,8 +14,10 @@ from lipo_cli.errors import PartialFailure
 
 if TYPE_CHECKING:
     from lipo_cli.chem.audit import AuditReport
+    from lipo_cli.comparison.engine import Comparison
     from lipo_cli.comparison.prepare import Prepared
     from lipo_cli.settings import CompareSettings
+    from lipo_cli.tracking.ledger import MlflowLedger
     from lipo_cli.tracking.store import Store
 
 SelectionOption = Annotated[
@@ -25,7 +27,8 @@ SelectionOption = Annotated[
         "-s",
         help="Which secondary points join training: none, all, random:k=K, tsds, tsds:positive, "
         "tsds:top=K, tsds:bottom=K, tsds:diverse=K/CAP (no two more similar than CAP); influence, "
-        "knn or loo in the place of tsds; uncertain:top=K. Repeatable. (default: tsds)",
+        "knn or loo in the place of tsds; uncertain:top=K. Repeatable. "
+        "(default: tsds, influence and knn)",
     ),
 ]
 PeftOption = Annotated[
@@ -47,6 +50,16 @@ ModelsOption = Annotated[
 SeedsOption = Annotated[
     int | None,
     typer.Option("--seeds", help="Seeds per cell; one seed proves little. (default: 1)"),
+]
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help="A recipe: quick (two minutes), reference (the published grid by our protocol), seed "
+        "(the published tables by their recipe, beside their numbers). It wins over lipo.toml; "
+        "--config and flags win over it.",
+    ),
 ]
 
 
@@ -92,6 +105,7 @@ def compare(
     lora_rank: tune.LoraRank = None,
     precision: tune.Precision = None,
     device: tune.Device = None,
+    preset: PresetOption = None,
     config: tune.ConfigFile = None,
     store: opt.StoreOption = opt.DEFAULT_STORE,
     as_json: opt.JsonOption = False,
@@ -108,11 +122,19 @@ def compare(
     from lipo_cli.commands.dataset_lines import announce
     from lipo_cli.comparison.plan import make_plan
     from lipo_cli.comparison.prepare import prepare, resolved
+    from lipo_cli.presets import read_preset
     from lipo_cli.settings import CompareSettings
 
+    recipe = read_preset(preset) if preset is not None else None
     if out is not None and not dry_run:
         opt.prepare_out(out, folder=True)
-    settings = settings_from(CompareSettings, config, flags)
+    if recipe is not None and recipe.tasks:
+        from lipo_cli.commands.seed_preset import run_tables
+
+        run_tables(recipe, config, flags, store, out, dry_run=dry_run, as_json=as_json)
+        return
+    layers = [recipe.layer] if recipe is not None else []
+    settings = settings_from(CompareSettings, config, flags, *layers)
     make_plan(settings)  # a misspelt selection is found here, before any data are read
     prepared = prepare(settings.data)
     settings = resolved(settings, prepared)
@@ -137,18 +159,58 @@ def _run(
     *,
     as_json: bool,
 ) -> dict[str, Any]:
-    from lipo_cli.commands.compare_output import as_dict, show_result, write_result
-    from lipo_cli.commands.compare_view import CompareView
+    from lipo_cli.commands.compare_output import as_dict, show_result
     from lipo_cli.commands.console import emit_json, say
-    from lipo_cli.comparison.engine import cells_table, compare, comparison_fingerprint
     from lipo_cli.tracking.ledger import MlflowLedger
-    from lipo_cli.tracking.registry import AUDIT_TAGS
     from lipo_cli.tracking.store import open_store
 
-    store = open_store(root)
-    ledger = MlflowLedger(store, settings.experiment)
+    ledger = MlflowLedger(open_store(root), settings.experiment)
+    result, folder = run_recorded(settings, prepared, ledger, out, audit)
+    report = as_dict(result)
+    if as_json:
+        emit_json(report)
+    else:
+        show_result(result, settings)
+    if not is_sound(audit):
+        say("the secondary set failed its audit: no model trained on any of it becomes champion")
+    say(f"tables, figures and settings: {folder}")
+    say(f"in MLflow: experiment {settings.experiment}, run {result.run_id} (`lipo ui`)")
+    return report
+
+
+def is_sound(audit: AuditReport | None) -> bool:
+    """Tells whether the secondary set passed its audit, or there is none to audit."""
+    return audit is None or audit.level != "fail"
+
+
+def run_recorded(
+    settings: CompareSettings,
+    prepared: Prepared,
+    ledger: MlflowLedger,
+    out: Path | None,
+    audit: AuditReport | None,
+    *,
+    offers_champion: bool = True,
+) -> tuple[Comparison, Path]:
+    """Runs a comparison, or what is left of it, and keeps its tables and figures in its record.
+
+    Args:
+        settings: Selections, methods, seeds.
+        prepared: The data that they name.
+        ledger: Where results are kept and found again.
+        out: The folder of its files; None: one beside the store.
+        audit: Of the secondary set.
+        offers_champion: Whether its best model may be registered.
+
+    Returns:
+        The result, and the folder of its files.
+    """
+    from lipo_cli.commands.compare_output import write_result
+    from lipo_cli.commands.compare_view import CompareView
+    from lipo_cli.comparison.engine import cells_table, compare, comparison_fingerprint
+    from lipo_cli.tracking.registry import AUDIT_TAGS
+
     fingerprint = comparison_fingerprint(settings, prepared)
-    sound = audit is None or audit.level != "fail"
     tags = {"dataset": prepared.dataset.name, "split": prepared.split.name}
     if audit is not None:
         tags |= dict(zip(AUDIT_TAGS, (audit.level, audit.one_line), strict=True))
@@ -159,9 +221,16 @@ def _run(
         ledger.record("comparison", name, fingerprint, settings, tags) as record,
         CompareView(settings.training.epochs) as view,
     ):
-        result = compare(settings, prepared, ledger, view, pool_is_sound=sound)
+        result = compare(
+            settings,
+            prepared,
+            ledger,
+            view,
+            pool_is_sound=is_sound(audit),
+            offers_champion=offers_champion,
+        )
         result.run_id = record.run_id
-        folder = out or results_folder(store, fingerprint)
+        folder = out or results_folder(ledger.store, fingerprint)
         paths = write_result(result, settings, folder)
         for path in paths:
             if path.suffix == ".png":
@@ -171,16 +240,7 @@ def _run(
         record.table(cells_table(result.cells), "cells")
         best = result.best.val_rmse if result.best is not None else None
         record.metrics({"champion_val_rmse": best, "failed_cells": result.n_failed})
-    report = as_dict(result)
-    if as_json:
-        emit_json(report)
-    else:
-        show_result(result, settings)
-    if not sound:
-        say("the secondary set failed its audit: no model trained on any of it becomes champion")
-    say(f"tables, figures and settings: {folder}")
-    say(f"in MLflow: experiment {settings.experiment}, run {record.run_id} (`lipo ui`)")
-    return report
+    return result, folder
 
 
 def results_folder(store: Store, fingerprint: str) -> Path:

@@ -90,6 +90,7 @@ def compare(
     view: View,
     *,
     pool_is_sound: bool = True,
+    offers_champion: bool = True,
 ) -> Comparison:
     """Runs a comparison, or what is left of it.
 
@@ -100,6 +101,7 @@ def compare(
         view: Told of everything.
         pool_is_sound: False when the audit of the secondary set failed: no cell trained on any of
             it then becomes champion.
+        offers_champion: False for a recipe that is rerun to be looked at, not to be used.
 
     Returns:
         The result; a failed cell is in it and does not stop the others.
@@ -135,7 +137,7 @@ def compare(
     ]
     summary = summarise(results)
     chosen = {c.name: c.rows(scores, n_pool, plan.seeds[0]) for c in plan.choices if n_pool}
-    best = pick_champion(results, summary, pool_is_sound=pool_is_sound)
+    best = pick_champion(results, summary, pool_is_sound=pool_is_sound) if offers_champion else None
     return Comparison(
         prepared=prepared,
         cells=results,
