@@ -10,10 +10,11 @@ import typer
 from lipo_cli.commands import options as opt
 from lipo_cli.commands import training_options as tune
 from lipo_cli.commands.layers import settings_from
-from lipo_cli.errors import PartialFailure
+from lipo_cli.errors import PartialFailure, SettingsError
 
 if TYPE_CHECKING:
     from lipo_cli.chem.audit import AuditReport
+    from lipo_cli.comparison.budget import Budgeted
     from lipo_cli.comparison.engine import Comparison
     from lipo_cli.comparison.prepare import Prepared
     from lipo_cli.settings import CompareSettings
@@ -61,6 +62,15 @@ PresetOption = Annotated[
         "--config and flags win over it.",
     ),
 ]
+BudgetOption = Annotated[
+    float | None,
+    typer.Option(
+        "--budget",
+        metavar="MINUTES",
+        help="Run what fits into this time by the rate measured here: fewer seeds, then methods, "
+        "then selections; the controls stay. What was left out is said.",
+    ),
+]
 
 
 def compare(
@@ -106,6 +116,7 @@ def compare(
     precision: tune.Precision = None,
     device: tune.Device = None,
     preset: PresetOption = None,
+    budget: BudgetOption = None,
     config: tune.ConfigFile = None,
     store: opt.StoreOption = opt.DEFAULT_STORE,
     as_json: opt.JsonOption = False,
@@ -128,7 +139,15 @@ def compare(
     recipe = read_preset(preset) if preset is not None else None
     if out is not None and not dry_run:
         opt.prepare_out(out, folder=True)
+    if budget is not None and not budget > 0:
+        raise SettingsError(f"{budget:g} minutes are no time", where="--budget")
     if recipe is not None and recipe.tasks:
+        if budget is not None:
+            raise SettingsError(
+                f"the preset '{recipe.name}' runs whole tables",
+                where="--budget",
+                hint="it goes on where it was stopped: no cell is computed twice",
+            )
         from lipo_cli.commands.seed_preset import run_tables
 
         run_tables(recipe, config, flags, store, out, dry_run=dry_run, as_json=as_json)
@@ -139,15 +158,36 @@ def compare(
     prepared = prepare(settings.data)
     settings = resolved(settings, prepared)
     audit = announce(prepared)
+    budgeted = _budgeted(settings, prepared, budget, store, dry_run) if budget else None
+    if budgeted is not None:
+        settings = budgeted.settings
     if dry_run:
-        show_plan(settings, prepared, as_json=as_json)
+        show_plan(settings, prepared, budgeted, as_json=as_json)
         return
-    report = _run(settings, prepared, store, out, audit, as_json=as_json)
+    report = _run(settings, prepared, store, out, audit, budgeted, as_json=as_json)
     if failed := sum(cell["status"] == "failed" for cell in report["cells"]):
         raise PartialFailure(
             f"{failed} of {len(report['cells'])} cells failed",
             hint="the table shows why; the same command computes only these again",
         )
+
+
+def _budgeted(
+    settings: CompareSettings, prepared: Prepared, minutes: float, root: Path, dry_run: bool
+) -> Budgeted:
+    """Plans what fits, and says what does not; a dry run makes no store to look into."""
+    from lipo_cli.commands.console import say
+    from lipo_cli.comparison.budget import fit_into
+    from lipo_cli.tracking.ledger import MlflowLedger
+    from lipo_cli.tracking.store import DATABASE, open_store
+
+    if dry_run and not (root / DATABASE).is_file():
+        ledger = None
+    else:
+        ledger = MlflowLedger(open_store(root), settings.experiment)
+    budgeted = fit_into(settings, prepared, minutes, ledger)
+    say(budgeted.sentence())
+    return budgeted
 
 
 def _run(
@@ -156,6 +196,7 @@ def _run(
     root: Path,
     out: Path | None,
     audit: AuditReport | None,
+    budgeted: Budgeted | None,
     *,
     as_json: bool,
 ) -> dict[str, Any]:
@@ -165,14 +206,18 @@ def _run(
     from lipo_cli.tracking.store import open_store
 
     ledger = MlflowLedger(open_store(root), settings.experiment)
-    result, folder = run_recorded(settings, prepared, ledger, out, audit)
+    result, folder = run_recorded(settings, prepared, ledger, out, audit, budgeted=budgeted)
     report = as_dict(result)
+    if budgeted is not None:
+        report["budget"] = {**budgeted.as_dict(), "left_out": result.left_out}
     if as_json:
         emit_json(report)
     else:
         show_result(result, settings)
     if not is_sound(audit):
         say("the secondary set failed its audit: no model trained on any of it becomes champion")
+    if result.left_out:
+        say(f"left out, for the time: {'; '.join(result.left_out)}")
     say(f"tables, figures and settings: {folder}")
     say(f"in MLflow: experiment {settings.experiment}, run {result.run_id} (`lipo ui`)")
     return report
@@ -191,6 +236,7 @@ def run_recorded(
     audit: AuditReport | None,
     *,
     offers_champion: bool = True,
+    budgeted: Budgeted | None = None,
 ) -> tuple[Comparison, Path]:
     """Runs a comparison, or what is left of it, and keeps its tables and figures in its record.
 
@@ -201,6 +247,7 @@ def run_recorded(
         out: The folder of its files; None: one beside the store.
         audit: Of the secondary set.
         offers_champion: Whether its best model may be registered.
+        budgeted: The plan that the settings are of, where there is a budget.
 
     Returns:
         The result, and the folder of its files.
@@ -228,8 +275,13 @@ def run_recorded(
             view,
             pool_is_sound=is_sound(audit),
             offers_champion=offers_champion,
+            pace=None if budgeted is None else budgeted.pace(),
         )
         result.run_id = record.run_id
+        if budgeted is not None:
+            result.left_out = [*budgeted.left_out, *result.left_out]
+            left = "; ".join(result.left_out) or "nothing"
+            record.tags({"budget_minutes": budgeted.minutes, "left_out": left})
         folder = out or results_folder(ledger.store, fingerprint)
         paths = write_result(result, settings, folder)
         for path in paths:

@@ -144,7 +144,7 @@ def _check(
         for name in ("selections", "peft", "controls", "models"):
             if getattr(settings, name) != getattr(own[task], name):
                 raise SettingsError(
-                    f"the preset '{recipe.name}' has {name} of its own, those of its tables",
+                    f"the preset '{recipe.name}' has its own, as its tables do",
                     where=f"--{name.removesuffix('s')}" if name != "controls" else "--controls",
                     hint="--preset reference is a grid that can be changed",
                 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
@@ -52,6 +53,13 @@ class View(Progress, Protocol):
         """The pool has values."""
 
 
+class Pace(Protocol):
+    """Decides, while a comparison runs, whether there is time for more of it."""
+
+    def fits(self, cells: Sequence[Cell], scores: ScoresByMethod, n_pool: int) -> bool:
+        """Tells whether these cells can still be computed."""
+
+
 @dataclass
 class Comparison:
     """The result of a comparison.
@@ -65,6 +73,8 @@ class Comparison:
         best: The cell that was offered as champion; None where none may be.
         champion: Model, version, run and the reason, as the ledger says it.
         run_id: The record of the comparison.
+        chosen: Positions in the pool by selection, for the first seed.
+        left_out: What a time budget did not allow, in words.
     """
 
     prepared: Prepared
@@ -76,6 +86,7 @@ class Comparison:
     champion: dict[str, Any] | None = None
     run_id: str | None = None
     chosen: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def n_failed(self) -> int:
@@ -91,6 +102,7 @@ def compare(
     *,
     pool_is_sound: bool = True,
     offers_champion: bool = True,
+    pace: Pace | None = None,
 ) -> Comparison:
     """Runs a comparison, or what is left of it.
 
@@ -102,6 +114,8 @@ def compare(
         pool_is_sound: False when the audit of the secondary set failed: no cell trained on any of
             it then becomes champion.
         offers_champion: False for a recipe that is rerun to be looked at, not to be used.
+        pace: Asked before every method of every seed, the first of which is run whatever the
+            answer; None: there is time.
 
     Returns:
         The result; a failed cell is in it and does not stop the others.
@@ -131,10 +145,19 @@ def compare(
     plan = plan.with_random_controls(scores, n_pool)
     cells = plan.cells()
     view.planned(cells, len(cells))
-    results = [
-        known.get(cell) or _guarded(cell, scores, n_pool, prepared, settings, ledger, view)
-        for cell in cells
-    ]
+    results: list[CellResult] = []
+    left_out: list[str] = []
+    for (seed, peft), block in groupby(cells, lambda cell: (cell.seed, cell.peft)):
+        together = list(block)
+        if pace is not None and not pace.fits(together, scores, n_pool) and results:
+            # A method of a seed stays whole: its cells are compared with one another.
+            left_out.append(f"{peft} with seed {seed} (the time ran short)")
+            view.planned(cells := [c for c in cells if c not in together], len(cells))
+            continue
+        results += [
+            known.get(cell) or _guarded(cell, scores, n_pool, prepared, settings, ledger, view)
+            for cell in together
+        ]
     summary = summarise(results)
     chosen = {c.name: c.rows(scores, n_pool, plan.seeds[0]) for c in plan.choices if n_pool}
     best = pick_champion(results, summary, pool_is_sound=pool_is_sound) if offers_champion else None
@@ -147,6 +170,7 @@ def compare(
         best=best,
         champion=_promoted(best, prepared, ledger, settings) if best is not None else None,
         chosen=chosen,
+        left_out=left_out,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,10 +60,11 @@ def time_beside(cells: Sequence[SideBySide]) -> Figure:
     figure, (axes,) = new_panels(1, 6.4, 1.4 + 0.6 * len(cells))
     places = np.arange(len(cells))
     theirs = [cell.minutes_reference or 0.0 for cell in cells]
-    ours = [cell.minutes or 0.0 for cell in cells]
+    ours = [math.nan if cell.minutes is None else cell.minutes for cell in cells]
     for offset, minutes, colour in ((-0.2, theirs, _THEIRS), (0.2, ours, _OURS)):
         bars = axes.barh(places + offset, minutes, height=0.36, color=colour)
-        axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
+        named = [f"{each:.1f}" if math.isfinite(each) else "not trained" for each in minutes]
+        axes.bar_label(bars, named, padding=3, fontsize=8)
     axes.set_yticks(places, [cell.peft for cell in cells])
     axes.invert_yaxis()
     axes.margins(x=0.12)
@@ -77,4 +79,4 @@ def _key(axes: mpl.axes.Axes) -> None:
     """Names the two colours."""
     axes.plot([], [], "s", color=_THEIRS, label="reference")
     axes.plot([], [], "s", color=_OURS, label="lipo")
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
