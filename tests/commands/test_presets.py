@@ -6,14 +6,19 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from lipo_cli.chem import demo
 from lipo_cli.commands.layers import settings_from
+from lipo_cli.comparison import budget
 from lipo_cli.comparison.plan import make_plan
 from lipo_cli.errors import SettingsError
 from lipo_cli.main import main
 from lipo_cli.presets import FOLDER, preset_names, read_preset
 from lipo_cli.settings import PEFT_METHODS, CompareSettings
+from lipo_cli.tracking.runs import find_runs
+from lipo_cli.tracking.store import open_store
 from tests.fixtures.models import tiny_checkpoint
 
 
@@ -104,3 +109,53 @@ def test_no_flag_is_every_selection_by_value_with_every_method() -> None:
     names = [choice.name for choice in make_plan(settings).choices]
     assert names == ["none", "all", "tsds", "influence", "knn"]
     assert settings.peft == PEFT_METHODS
+
+
+def small_comparison(tmp_path: Path, *more: str) -> list[str]:
+    model = str(tiny_checkpoint(tmp_path / "tiny"))
+    for name, n in (("primary", 80), ("secondary", 20)):
+        frame = pd.read_csv(Path(demo.__path__[0]) / f"{name}.csv").head(n)
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    return [
+        "compare", "--dataset", "primary.csv", "--secondary", "secondary.csv", "--model", model,
+        "--epochs", "1", "-s", "random:k=5", "-p", "lora", "--seeds", "2", "--precision", "float32",
+        "--json", *more,
+    ]  # fmt: skip
+
+
+def test_a_budget_is_said_kept_and_completed_later(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # About 80 molecules a cell: three cells fit into 50 minutes, six do not.
+    monkeypatch.setattr(budget, "measure_rates", lambda *_: {"lora": 0.1})
+    arguments = small_comparison(tmp_path)
+    assert main([*arguments, "--budget", "50"]) == 0
+    shown = capsys.readouterr()
+    result = json.loads(shown.out)
+    assert [cell["seed"] for cell in result["cells"]] == [0, 0, 0]
+    assert result["left_out"] == result["budget"]["left_out"] == ["seed 1"]
+    assert "left out, for the time: seed 1" in " ".join(shown.err.split())
+    store = open_store(tmp_path / "mlruns")
+    (parent,) = find_runs(store, "lipo-compare", "tags.`lipo.kind` = 'comparison'")
+    assert (parent.tags["left_out"], parent.tags["budget_minutes"]) == ("seed 1", "50.0")
+
+    assert main([*arguments, "--budget", "50"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert [(c["seed"], c["reused"]) for c in result["cells"]] == [
+        *[(0, True)] * 3, *[(1, False)] * 3,
+    ]  # fmt: skip
+    assert (result["left_out"], result["budget"]["n_found"]) == ([], 3)
+
+
+def test_no_time_at_all_is_one_line_and_leaves_no_store(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = small_comparison(tmp_path, "--dry-run", "--budget", "0.001")
+    assert main(arguments) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith(
+        "error: --budget: in 0.001 minutes nothing fits: the smallest comparison"
+    )
+    assert not (tmp_path / "mlruns").exists()
+    assert main(["compare", "--budget", "0"]) == 2
+    assert main(["compare", "--budget", "nan"]) == 2
