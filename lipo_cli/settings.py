@@ -129,10 +129,14 @@ class TrainingSettings(Settings):
     hundred validation rows are too noisy to stop on before the rate has fallen."""
     min_delta: float = Field(default=0.001, ge=0)
     max_length: int = Field(default=202, ge=8)
+    standardise: bool = True
+    """Train on z-scored labels; off: on raw ones, so that the first prediction is about 0."""
     lora_rank: int = Field(default=8, ge=1)
     lora_alpha: float = Field(default=16.0, gt=0)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     """0: the encoder has dropout of its own, and this one costs a quarter of a step on a CPU."""
+    lora_targets: Literal["all", "attention"] = "all"
+    """Every linear map of the layers, or queries, keys and values alone."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -182,7 +186,7 @@ class CompareSettings(ValuationSettings):
 
     data: DataSettings = DataSettings()
     training: ComparedTraining = ComparedTraining()
-    selections: tuple[str, ...] = ("tsds",)
+    selections: tuple[str, ...] = ("tsds", "influence", "knn")
     models: tuple[str, ...] = ()
     """Pretrained models to compare, the first being the baseline; empty: `training.model` alone."""
     peft: tuple[Peft, ...] = PEFT_METHODS

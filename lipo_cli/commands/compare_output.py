@@ -11,6 +11,7 @@ from rich.table import Table
 from lipo_cli.commands.console import emit_json, json_ready, out, say
 from lipo_cli.commands.dataset_lines import tell_unread
 from lipo_cli.commands.select_source import write_source
+from lipo_cli.comparison.budget import Budgeted
 from lipo_cli.comparison.engine import Comparison, cells_table
 from lipo_cli.comparison.estimate import estimate
 from lipo_cli.comparison.figures import draw_all
@@ -51,10 +52,17 @@ def as_dict(result: Comparison) -> dict[str, Any]:
         },
         "champion": result.champion,
         "tuning": [tuned.as_dict() for tuned in result.tunings.found.values()],
+        "left_out": result.left_out,
     }
 
 
-def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -> None:
+def show_plan(
+    settings: CompareSettings,
+    prepared: Prepared,
+    budgeted: Budgeted | None = None,
+    *,
+    as_json: bool,
+) -> None:
     """Prints the settings, then the cells to come, and last the time they will take here.
 
     Raises:
@@ -84,6 +92,7 @@ def show_plan(settings: CompareSettings, prepared: Prepared, *, as_json: bool) -
                 "seconds": seconds,
                 "molecules_per_second": expected.rates,
                 "settings": settings.model_dump(mode="json"),
+                **({} if budgeted is None else {"budget": budgeted.as_dict()}),
             }
         )
         return

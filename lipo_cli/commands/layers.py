@@ -15,20 +15,28 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound="Settings")
 
 
-def settings_from(kind: type[S], config: Path | None, flags: Mapping[str, Any]) -> S:
-    """Builds the settings of a command: defaults < `--config` or `lipo.toml` < flags.
+def settings_from(
+    kind: type[S], config: Path | None, flags: Mapping[str, Any], *presets: Mapping[str, Any]
+) -> S:
+    """Builds the settings of a command: defaults < `lipo.toml` < presets < `--config` < flags.
+
+    What is typed wins over what lies in the folder, and a file of the user's over one of ours;
+    with `--config`, `lipo.toml` is not read.
 
     Args:
         kind: The settings.
         config: The file that `--config` named.
         flags: The parameters of the command's function, its `locals()`; None means not given.
+        *presets: Layers of the preset that `--preset` named, the last one winning.
 
     Raises:
         SettingsError: a name is unknown or a value makes no sense.
     """
     from lipo_cli.settings import build
 
-    return build(kind, file_layer(config, kind), flags_layer(kind, flags))
+    file = file_layer(config, kind)
+    layers = (*presets, file) if config is not None else (file, *presets)
+    return build(kind, *layers, flags_layer(kind, flags))
 
 
 def flags_layer(kind: type[Settings], flags: Mapping[str, Any]) -> dict[str, Any]:

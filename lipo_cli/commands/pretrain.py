@@ -132,7 +132,7 @@ def pretrain(
     first = is_first()
     with StopRequest() as stop, ExitStack() as stack:
         progress = stack.enter_context(RichProgress()) if first else SilentProgress()
-        result = _run(settings, out, progress, stop, store if track else None)
+        result = run_tracked(settings, out, progress, stop, store if track else None)
     if first:
         _show(result, as_json=as_json)
 
@@ -141,14 +141,22 @@ def _given(**flags: Any) -> dict[str, Any]:
     return {name: value for name, value in flags.items() if value is not None}
 
 
-def _run(
+def run_tracked(
     settings: PretrainSettings,
     out: Path,
     progress: Progress,
     stop: StopRequest,
     store: Path | None,
 ) -> PretrainResult:
-    """Pretrains; the MLflow run is opened once there is something to train on."""
+    """Pretrains; the MLflow run is opened once there is something to train on.
+
+    Args:
+        settings: What is trained on what.
+        out: The checkpoint's folder.
+        progress: Told of reading and of every step.
+        stop: Ends the run at the next step with a checkpoint kept.
+        store: Folder of the MLflow store; None: nothing is logged.
+    """
     from lipo_cli.training.pretrain import pretrain as run_pretraining
 
     run: RunHandle | None = None

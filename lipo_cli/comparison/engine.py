@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
@@ -54,6 +56,13 @@ class View(TuningView, Protocol):
         """The pool has values."""
 
 
+class Pace(Protocol):
+    """Decides, while a comparison runs, whether there is time for more of it."""
+
+    def fits(self, cells: Sequence[Cell], scores: ScoresByMethod, n_pool: int) -> bool:
+        """Tells whether these cells can still be computed."""
+
+
 @dataclass
 class Comparison:
     """The result of a comparison.
@@ -70,6 +79,8 @@ class Comparison:
         champion: Model, version, run and the reason, as the ledger says it.
         run_id: The record of the comparison.
         tunings: What was found for each method, where it was asked for.
+        chosen: Positions in the pool by selection, for the first seed.
+        left_out: What a time budget did not allow, in words.
     """
 
     prepared: Prepared
@@ -83,6 +94,7 @@ class Comparison:
     run_id: str | None = None
     chosen: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     tunings: Tunings = field(default_factory=Tunings)
+    left_out: list[str] = field(default_factory=list)
 
     @property
     def n_failed(self) -> int:
@@ -99,6 +111,8 @@ def compare(
     pool_is_sound: bool = True,
     other_splits: Sequence[Prepared] = (),
     tune_storage: str | None = None,
+    offers_champion: bool = True,
+    pace: Pace | None = None,
 ) -> Comparison:
     """Runs a comparison, or what is left of it.
 
@@ -111,6 +125,9 @@ def compare(
             it then becomes champion.
         other_splits: The same data split otherwise: everything is done on each of them too.
         tune_storage: A database for the trials of tuning; None: a journal file.
+        offers_champion: False for a recipe that is rerun to be looked at, not to be used.
+        pace: Asked before every method of every seed, the first of which is run whatever the
+            answer; None: there is time.
 
     Returns:
         The result; a failed cell is in it and does not stop the others.
@@ -120,26 +137,22 @@ def compare(
         ValuationError: the pool cannot be scored.
         TrainingError: the reference model diverged, so that nothing can be scored.
     """
+    work = _Work(settings, ledger, view, tune_storage, pace)
     parts = (prepared, *other_splits)
-    several = len(parts) > 1
     results: list[CellResult] = []
-    tunings = Tunings()
-    done: list[Cell] = []
-    first: _OfSplit | None = None
+    splits: list[_OfSplit] = []
     for i, part in enumerate(parts):
-        plan = make_plan(settings, part.split.seed if several else None)
+        plan = make_plan(settings, part.split.seed if other_splits else None)
         n_pool = len(part.require_pool()) if plan.needs_pool else 0
         plan.check(n_pool)
-        shown = _Shown(view, done, (len(parts) - 1 - i) * plan.n_expected(n_pool))
-        of_split = _on_one_split(plan, n_pool, settings, part, ledger, shown, tune_storage)
-        done += of_split.plan.cells()
-        results += of_split.results
-        tunings = tunings.joined(of_split.tunings)
-        first = first or of_split
-    assert first is not None
+        earlier = [cell for split in splits for cell in split.cells]
+        shown = _Shown(view, earlier, (len(parts) - 1 - i) * plan.n_expected(n_pool))
+        splits.append(_on_one_split(plan, n_pool, part, work, shown))
+        results += splits[-1].results
     verdicts = verdicts_of(results)
     summary = summarise(results, verdicts)
-    best = pick_champion(results, summary, pool_is_sound=pool_is_sound)
+    best = pick_champion(results, summary, pool_is_sound=pool_is_sound) if offers_champion else None
+    first = splits[0]
     return Comparison(
         prepared=prepared,
         cells=results,
@@ -150,19 +163,32 @@ def compare(
         best=best,
         champion=_promoted(best, prepared, ledger, settings) if best is not None else None,
         chosen=first.chosen,
-        tunings=tunings,
+        tunings=reduce(Tunings.joined, (split.tunings for split in splits)),
+        left_out=[text for split in splits for text in split.left_out],
     )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What every split and cell needs."""
+
+    settings: CompareSettings
+    ledger: Ledger
+    view: View
+    tune_storage: str | None
+    pace: Pace | None
 
 
 @dataclass(frozen=True)
 class _OfSplit:
     """What one split came to."""
 
-    plan: Plan
+    cells: list[Cell]
     results: list[CellResult]
     scored: dict[ScoringMethod, Scored]
     chosen: dict[str, NDArray[np.int64]]
     tunings: Tunings
+    left_out: list[str]
 
 
 @dataclass(frozen=True)
@@ -180,18 +206,12 @@ class _Shown:
 
 
 def _on_one_split(
-    plan: Plan,
-    n_pool: int,
-    settings: CompareSettings,
-    prepared: Prepared,
-    ledger: Ledger,
-    shown: _Shown,
-    tune_storage: str | None,
+    plan: Plan, n_pool: int, prepared: Prepared, work: _Work, shown: _Shown
 ) -> _OfSplit:
-    """Scores the pool and runs every cell on one split. Arguments and errors: `compare`."""
-    view = shown.view
+    """Tunes, scores the pool and runs every cell on one split. Errors: `compare`."""
+    settings, ledger, view = work.settings, work.ledger, work.view
     shown.planned(plan.cells(), plan.n_expected(n_pool))
-    tunings = tune_methods(plan, settings, prepared, ledger, view, storage=tune_storage)
+    tunings = tune_methods(plan, settings, prepared, ledger, view, storage=work.tune_storage)
     scored: dict[ScoringMethod, Scored] = {}
     known: dict[Cell, CellResult] = {}
     if plan.needs_scores:
@@ -207,12 +227,21 @@ def _on_one_split(
     plan = plan.with_random_controls(scores, n_pool)
     cells = plan.cells()
     shown.planned(cells, len(cells))
-    results = [
-        known.get(cell) or _guarded(cell, scores, n_pool, prepared, settings, tunings, ledger, view)
-        for cell in cells
-    ]
+    results: list[CellResult] = []
+    left_out: list[str] = []
+    for (seed, peft), block in groupby(cells, lambda cell: (cell.seed, cell.peft)):
+        together = list(block)
+        if work.pace is not None and not work.pace.fits(together, scores, n_pool) and results:
+            # A method of a seed stays whole: its cells are compared with one another.
+            left_out.append(f"{peft} with seed {seed} (the time ran short)")
+            shown.planned(cells := [c for c in cells if c not in together], len(cells))
+            continue
+        results += [
+            known.get(cell) or _guarded(cell, scores, n_pool, prepared, tunings, work)
+            for cell in together
+        ]
     chosen = {c.name: c.rows(scores, n_pool, plan.seeds[0]) for c in plan.choices if n_pool}
-    return _OfSplit(plan, results, scored, chosen, tunings)
+    return _OfSplit(cells, results, scored, chosen, tunings, left_out)
 
 
 def comparison_fingerprint(settings: CompareSettings, prepared: Prepared) -> str:
@@ -230,12 +259,11 @@ def _guarded(
     scores: ScoresByMethod,
     n_pool: int,
     prepared: Prepared,
-    settings: CompareSettings,
     tunings: Tunings,
-    ledger: Ledger,
-    view: View,
+    work: _Work,
 ) -> CellResult:
     """Runs a cell; its failure is a result, an interruption is not."""
+    view = work.view
     view.started(cell)
     try:
         rows = cell.choice.rows(scores, n_pool, cell.seed) if n_pool else NO_ROWS
@@ -243,8 +271,8 @@ def _guarded(
             cell,
             rows,
             prepared,
-            tunings.training(cell, settings.training),
-            ledger,
+            tunings.training(cell, work.settings.training),
+            work.ledger,
             progress=view,
             on_epoch=lambda row: view.epoch(cell, row),
         )

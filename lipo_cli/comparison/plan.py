@@ -130,21 +130,22 @@ class Plan:
                     f"the pool holds {n_pool} points", where=f"--selection {choice.name}"
                 )
 
+    def random_sizes(self, n_pool: int) -> list[int | None]:
+        """Returns the sizes of the random controls to come; None where scores will say."""
+        if not self.with_random:
+            return []
+        sized = {c.selection.count for c in self.choices if c.selection.rule in ("top", "bottom")}
+        unsized = {
+            str(c.selection)
+            for c in self.choices
+            if c.selection.rule in ("optimal", "positive", "diverse")
+        }
+        return [*sorted(k for k in sized if k is not None and k < n_pool), *[None] * len(unsized)]
+
     def n_expected(self, n_pool: int) -> int:
         """Returns how many cells there will be, the random controls to come included."""
-        extra = 0
-        if self.with_random:
-            sized = {
-                c.selection.count for c in self.choices if c.selection.rule in ("top", "bottom")
-            }
-            unsized = {
-                str(c.selection)
-                for c in self.choices
-                if c.selection.rule in ("optimal", "positive", "diverse")
-            }
-            extra = len({k for k in sized if k is not None and k < n_pool}) + len(unsized)
         crossed = len(self.peft) * len(self.seeds) * len(self.models)
-        return (len(self.choices) + extra) * crossed
+        return (len(self.choices) + len(self.random_sizes(n_pool))) * crossed
 
     def with_random_controls(self, scores: ScoresByMethod, n: int) -> Plan:
         """Adds a random choice for every size that a scored selection has in a pool of `n`."""

@@ -51,17 +51,7 @@ def scores_of(
     """Finds the values that a method gives the pool, or computes and records them."""
     pool = prepared.require_pool()
     deciding = valuation.of(method)
-    # Rows are named as the file counts them: what decides are the molecules that stand there.
-    target = target_of(prepared, valuation.influence) if method == "influence" else None
-    fingerprint = deciding.fingerprint(
-        method=method,
-        reference=cell_fingerprint(reference, NO_ROWS, prepared, training),
-        pool=digest(pool.examples),
-        # Tables name rows of the file: the same molecules elsewhere in it are another table.
-        rows=rows_digest(pool.rows),
-        target=None if target is None else target.fingerprint(),
-        code=code_version(),
-    )
+    fingerprint = _fingerprint(method, reference, prepared, training, valuation)
     if (found := ledger.find(fingerprint)) is not None:
         return _scored_from(method, found)
     settings = ScoreParameters(
@@ -101,6 +91,41 @@ def scores_of(
             for path in draw_scores(scored, Path(scratch) / "figures", label):
                 record.figure(path)
     return replace(scored, record=ledger.find(fingerprint))
+
+
+def find_scores(
+    method: ScoringMethod,
+    reference: Cell,
+    prepared: Prepared,
+    training: TrainingSettings,
+    valuation: ValuationSettings,
+    ledger: Ledger,
+) -> Scored | None:
+    """Returns the values that a method gave the pool, where they are recorded."""
+    found = ledger.find(_fingerprint(method, reference, prepared, training, valuation))
+    return None if found is None else _scored_from(method, found)
+
+
+def _fingerprint(
+    method: ScoringMethod,
+    reference: Cell,
+    prepared: Prepared,
+    training: TrainingSettings,
+    valuation: ValuationSettings,
+) -> str:
+    """Names everything that decides the values."""
+    pool = prepared.require_pool()
+    # Rows are named as the file counts them: what decides are the molecules that stand there.
+    target = target_of(prepared, valuation.influence) if method == "influence" else None
+    return valuation.of(method).fingerprint(
+        method=method,
+        reference=cell_fingerprint(reference, NO_ROWS, prepared, training),
+        pool=digest(pool.examples),
+        # Tables name rows of the file: the same molecules elsewhere in it are another table.
+        rows=rows_digest(pool.rows),
+        target=None if target is None else target.fingerprint(),
+        code=code_version(),
+    )
 
 
 def _scored_from(method: ScoringMethod, found: Finished) -> Scored:

@@ -42,7 +42,7 @@ def attach(model: Network, peft: Peft, settings: TrainingSettings) -> nn.Module:
     Args:
         model: A model with a head.
         peft: The method; its targets are owned by the model class.
-        settings: Rank, alpha and dropout of LoRA.
+        settings: Rank, alpha, dropout and place of LoRA.
 
     Returns:
         The model itself for `full` and `bitfit`, a `peft.PeftModel` around it otherwise.
@@ -51,7 +51,8 @@ def attach(model: Network, peft: Peft, settings: TrainingSettings) -> nn.Module:
         ModelError: the encoder has nothing that the method could train.
     """
     targets, head = model.adapter_targets, model.head_name
-    if peft in ("lora", "ia3") and not targets[peft]:
+    place = "lora_attention" if settings.lora_targets == "attention" else "lora"
+    if peft in ("lora", "ia3") and not targets[place if peft == "lora" else "ia3"]:
         raise _nothing_for(model, peft)
     if peft == "lora":
         return _wrapped(
@@ -60,7 +61,7 @@ def attach(model: Network, peft: Peft, settings: TrainingSettings) -> nn.Module:
                 r=settings.lora_rank,
                 lora_alpha=settings.lora_alpha,
                 lora_dropout=settings.lora_dropout,
-                target_modules=targets["lora"],
+                target_modules=targets[place],
                 modules_to_save=[head],
             ),
         )

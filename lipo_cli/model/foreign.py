@@ -33,6 +33,7 @@ _DROPOUT = ("hidden_dropout_prob", "hidden_dropout", "dropout", "mlp_dropout")
 _NO_SENSE = "config.json makes no sense"
 _KEYS_AND_VALUES = re.compile(r"(k|v|key|value)(_.*)?|.*qkv.*|query_key_value|in_proj")
 """Where a map gives queries too, IA3 rescales them with the keys, as PEFT does."""
+_QUERIES = re.compile(r"(q|query)(_.*)?")
 
 
 class EncoderForRegression(nn.Module):
@@ -87,8 +88,8 @@ class EncoderForRegression(nn.Module):
     def adapter_targets(self) -> dict[str, str]:
         """Where an adapter sits, as `MolformerPreTrainedModel` says it; "" where it has no place.
 
-        LoRA: every linear map of the layers. IA3: keys, values, and the input of the last map
-        outside attention, which ends the feed-forward block.
+        LoRA: every linear map of the layers, or queries, keys and values. IA3: keys, values, and
+        the input of the last map outside attention, which ends the feed-forward block.
         """
         linear, last = [], {}
         for name, module in self.named_modules():
@@ -97,8 +98,10 @@ class EncoderForRegression(nn.Module):
                 if "att" not in name:
                     last[layer[0]] = name
         scaled = [n for n in linear if _KEYS_AND_VALUES.fullmatch(n.rpartition(".")[2])]
+        asked = [n for n in linear if _QUERIES.fullmatch(n.rpartition(".")[2])]
         return {
             "lora": _any_of(linear),
+            "lora_attention": _any_of([*asked, *scaled]),
             "ia3": _any_of([*scaled, *last.values()]) if scaled else "",
             "ia3_feedforward": _any_of(last.values()),
         }

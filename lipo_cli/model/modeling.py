@@ -131,6 +131,7 @@ class MolformerPreTrainedModel(PreTrainedModel):
     # regular expressions over full module names, as PEFT takes them.
     adapter_targets: ClassVar[dict[str, str]] = {
         "lora": r".*\.(query|key|value|intermediate\.dense|output\.dense)",
+        "lora_attention": r".*\.(query|key|value)",
         "ia3": r".*\.(key|value|layer\.\d+\.output\.dense)",
         "ia3_feedforward": r".*\.layer\.\d+\.output\.dense",
     }

@@ -62,8 +62,8 @@ class FitResult:
     """What a fine-tuning run was.
 
     Attributes:
-        history: One row per epoch: epoch (from 1), train_loss (standardised), train_rmse,
-            val_rmse (raw units), learning_rate, seconds.
+        history: One row per epoch: epoch (from 1), train_loss (of the labels as trained on),
+            train_rmse, val_rmse (raw units), learning_rate, seconds.
         best_epoch: The epoch whose weights were restored.
         best_val_rmse: Its validation RMSE, raw units.
         seconds: Time spent, summed over resumed parts.
@@ -137,7 +137,8 @@ def fit(
     if len(train) < 2 or len(validation) < 1:
         raise TrainingError(f"{len(train)} training and {len(validation)} validation molecules")
     listener = progress or SilentProgress()
-    regressor.set_label_scale(train.labels)
+    if regressor.settings.standardise:
+        regressor.set_label_scale(train.labels)
     run = _prepare(regressor, train, validation, seed)
     run.state.key = _key(run)
     if resume_file is not None and (found := read_state(resume_file, run.state.key)) is not None:

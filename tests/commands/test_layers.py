@@ -46,7 +46,7 @@ def test_every_shared_option_is_named_as_its_field() -> None:
 @pytest.mark.parametrize(
     ("command", "kind", "own"),
     [
-        ("compare", CompareSettings, {"out", "dry_run"}),
+        ("compare", CompareSettings, {"out", "dry_run", "preset", "budget"}),
         ("score", ScoreSettings, {"out", "top"}),
         ("finetune", FinetuneSettings, {"out"}),
     ],

@@ -118,6 +118,14 @@ def test_lora_trains_low_rank_pairs_and_the_head(tiny: Path) -> None:
     assert regressor.parameters().total == whole + count - HEAD
 
 
+def test_lora_on_self_attention_alone(tiny: Path) -> None:
+    regressor = tiny_regressor(tiny, "lora", lora_rank=RANK, lora_targets="attention")
+    places = [m for m in LORA_SHAPES if m.rpartition(".")[2] in ("query", "key", "value")]
+    assert len(places) == 3
+    wanted = layers(*(f"{m}.lora_{x}.weight" for m in places for x in "AB")) | head_names()
+    assert trainable(regressor.model).keys() == wanted
+
+
 def test_ia3_trains_rescalings_and_the_head(tiny: Path) -> None:
     regressor = tiny_regressor(tiny, "ia3")
     found = trainable(regressor.model)

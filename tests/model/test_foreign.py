@@ -150,6 +150,10 @@ def test_each_method_trains_what_it_says(kind: str, folder: Path) -> None:
     assert trainable(tiny_regressor(folder, "bitfit")) == biases | HEAD
     lora = layers(kind, {f"{m}.lora_{x}.weight" for m in MAPS[kind] for x in "AB"})
     assert trainable(tiny_regressor(folder, "lora")) == lora | HEAD
+    asked = {m for m in MAPS[kind] if m.rpartition(".")[2][0] in "qkv"}
+    assert len(asked) == 3
+    attention = layers(kind, {f"{m}.lora_{x}.weight" for m in asked for x in "AB"})
+    assert trainable(tiny_regressor(folder, "lora", lora_targets="attention")) == attention | HEAD
     scaled = layers(kind, {f"{m}.ia3_l" for m in SCALED[kind]})
     ia3 = tiny_regressor(folder, "ia3")
     assert trainable(ia3) == scaled | HEAD

@@ -11,7 +11,7 @@ import torch
 
 from lipo_cli.chem.molecules import canonical_smiles
 from lipo_cli.errors import TrainingError
-from lipo_cli.model.adapters import DEFAULT_LEARNING_RATE
+from lipo_cli.model.adapters import DEFAULT_LEARNING_RATE, warmup_then_decay
 from lipo_cli.model.precision import is_out_of_memory
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import PEFT_METHODS, Peft
@@ -126,6 +126,31 @@ def test_scale_is_that_of_the_training_labels_alone(tiny: Path) -> None:
     fit(regressor, TRAIN, Examples(VALIDATION.smiles, VALIDATION.labels + 100), seed=0)
     assert float(regressor.head().label_mean) == pytest.approx(TRAIN.labels.mean(), abs=1e-6)
     assert float(regressor.head().label_scale) == pytest.approx(TRAIN.labels.std(), abs=1e-6)
+
+
+def test_raw_labels_are_trained_on_as_they_are(tiny: Path) -> None:
+    """The first prediction is the head's own, not the labels' mean; the loss is in raw units."""
+    changes = {"standardise": False, "learning_rate": 1e-12, "epochs": 1, "averaging": 0.0}
+    regressor = tiny_regressor(tiny, randomise=0.0, batch_size=9, dropout=0.0, **changes)
+    before = regressor.predict(VALIDATION.smiles)
+    result = fit(regressor, TRAIN, VALIDATION, seed=0)
+    head = regressor.head()
+    assert (float(head.label_mean), float(head.label_scale)) == (0.0, 1.0)
+    np.testing.assert_allclose(regressor.predict(VALIDATION.smiles), before, atol=1e-5)
+    (row,) = result.history
+    assert row["train_rmse"] == pytest.approx(math.sqrt(row["train_loss"]))
+    assert row["val_rmse"] == pytest.approx(rmse(before, VALIDATION.labels), abs=1e-5)
+    standardised = tiny_regressor(tiny, randomise=0.0, batch_size=9, dropout=0.0,
+                                  **(changes | {"standardise": True}))  # fmt: skip
+    fit(standardised, TRAIN, VALIDATION, seed=0)
+    shift = np.mean(standardised.predict(VALIDATION.smiles) - TRAIN.labels.mean())
+    assert abs(shift) < abs(np.mean(before - TRAIN.labels.mean()))
+
+
+def test_without_warm_up_the_rate_falls_in_line_from_the_first_step() -> None:
+    factor = warmup_then_decay(100, 0.0)
+    assert factor(0) == 1.0
+    assert [factor(s) for s in (1, 50, 99)] == pytest.approx([1.0, 50 / 99, 1 / 99])
 
 
 def test_labels_in_other_units_train_alike(tiny: Path) -> None:
