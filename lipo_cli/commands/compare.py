@@ -137,10 +137,15 @@ def _run(
     *,
     as_json: bool,
 ) -> dict[str, Any]:
+    from lipo_cli.commands.compare_command import command_of
     from lipo_cli.commands.compare_output import as_dict, show_result, write_result
     from lipo_cli.commands.compare_view import CompareView
     from lipo_cli.commands.console import emit_json, say
     from lipo_cli.comparison.engine import cells_table, compare, comparison_fingerprint
+    from lipo_cli.comparison.report_html import write_report
+    from lipo_cli.comparison.report_record import write_record
+    from lipo_cli.tracking.comparisons import RESULT_FOLDER
+    from lipo_cli.tracking.environment import environment
     from lipo_cli.tracking.ledger import MlflowLedger
     from lipo_cli.tracking.registry import AUDIT_TAGS
     from lipo_cli.tracking.store import open_store
@@ -163,11 +168,17 @@ def _run(
         result.run_id = record.run_id
         folder = out or results_folder(store, fingerprint)
         paths = write_result(result, settings, folder)
+        figures = [path for path in paths if path.suffix == ".png"]
+        command = command_of(settings)
+        paths.append(write_record(folder, result, settings, audit, environment(), command, figures))
         for path in paths:
             if path.suffix == ".png":
                 record.figure(path)
             elif path.suffix in (".json", ".csv"):
-                record.file(path, "result")
+                inside = path.parent.relative_to(folder)
+                record.file(path, (RESULT_FOLDER / inside).as_posix())
+        page = write_report(folder)
+        record.file(page)
         record.table(cells_table(result.cells), "cells")
         best = result.best.val_rmse if result.best is not None else None
         record.metrics({"champion_val_rmse": best, "failed_cells": result.n_failed})
@@ -178,7 +189,7 @@ def _run(
         show_result(result, settings)
     if not sound:
         say("the secondary set failed its audit: no model trained on any of it becomes champion")
-    say(f"tables, figures and settings: {folder}")
+    say(f"the report: {page}; tables, figures and settings beside it")
     say(f"in MLflow: experiment {settings.experiment}, run {record.run_id} (`lipo ui`)")
     return report
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def as_dict(result: Comparison) -> dict[str, Any]:
         "cells": [cell.as_dict() for cell in result.cells],
         "summary": [row.as_dict() for row in result.summary],
         "overlaps": [vars(overlap) for overlap in result.overlaps],
+        "verdicts": [asdict(verdict) for verdict in result.verdicts],
         "scores": {
             method: {**scored.figures, "reason": scored.reason, "optimal": scored.sentence}
             for method, scored in result.scored.items()

@@ -16,6 +16,7 @@ from lipo_cli.comparison.plan import NO_ROWS, Cell, ScoresByMethod, make_plan
 from lipo_cli.comparison.prepare import Prepared, digest
 from lipo_cli.comparison.recorded_scores import scores_of
 from lipo_cli.comparison.scoring import Scored
+from lipo_cli.comparison.statistics import Verdict
 from lipo_cli.comparison.summary import (
     Overlap,
     SummaryRow,
@@ -76,6 +77,7 @@ class Comparison:
     champion: dict[str, Any] | None = None
     run_id: str | None = None
     chosen: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    verdicts: list[Verdict] = field(default_factory=list)
 
     @property
     def n_failed(self) -> int:
