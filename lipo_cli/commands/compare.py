@@ -177,11 +177,11 @@ def _run(
             elif path.suffix in (".json", ".csv"):
                 inside = path.parent.relative_to(folder)
                 record.file(path, (RESULT_FOLDER / inside).as_posix())
-        page = write_report(folder)
-        record.file(page)
         record.table(cells_table(result.cells), "cells")
         best = result.best.val_rmse if result.best is not None else None
         record.metrics({"champion_val_rmse": best, "failed_cells": result.n_failed})
+        page = write_report(folder)
+        record.file(page)
     report = as_dict(result)
     if as_json:
         emit_json(report)

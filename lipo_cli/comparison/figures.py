@@ -139,9 +139,11 @@ def training_curves(cells: Sequence[CellResult], label: str) -> Figure:
             colour = COLOURS[names.index(cell.label) % len(COLOURS)]
             epochs = [row["epoch"] for row in cell.history]
             named = cell.label if cell.seed == cells[0].seed else None
-            axes.plot(epochs, [r["val_rmse"] for r in cell.history], color=colour, label=named)
             axes.plot(
-                epochs, [r["train_rmse"] for r in cell.history], color=colour, ls=":", alpha=0.7
+                epochs, [r["val_rmse"] for r in cell.history], ".-", color=colour, label=named
+            )
+            axes.plot(
+                epochs, [r["train_rmse"] for r in cell.history], ".:", color=colour, alpha=0.7
             )
         axes.set_title(f"{method}: validation solid, training dotted")
         axes.set_xlabel("epoch")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from lipo_cli.comparison.report import ReportData, build_report
 from lipo_cli.comparison.report_record import REPORT, read_material
@@ -59,8 +61,14 @@ def render(report: ReportData) -> str:
         "svg": _svg,
         "peft": PEFT_NAMES.__getitem__,
         "bare": without_folders,
+        "code": _code,
     }
     return environment.get_template("report.html").render(report=report)
+
+
+def _code(text: str) -> Markup:
+    """Escapes a text, and sets what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _fixed(value: float | None, digits: int) -> str:
@@ -76,7 +84,7 @@ def _signed(value: float | None, digits: int) -> str:
 
 
 def _significant(value: float, digits: int) -> str:
-    return with_minus(f"{value:.{digits}g}")
+    return with_minus(f"{value:#.{digits}g}".rstrip("."))
 
 
 def _png(content: bytes) -> str:

@@ -157,7 +157,8 @@ def read_material(folder: Path, figures: Path | None = None, where: str | None =
         what = f"written by another version of lipo ({type(error).__name__}: {error})"
         raise TrackingError(what, where=place, hint=_AGAIN) from error
     except LipoError as error:
-        raise TrackingError(error.what, where=place, hint=_AGAIN) from error
+        inside = f"{Path(error.where).name}: " if error.where else ""
+        raise TrackingError(f"{inside}{error.what}", where=place, hint=_AGAIN) from error
     except (OSError, ValueError) as error:
         raise TrackingError(f"cannot be read: {error}", where=place, hint=_AGAIN) from error
 

@@ -88,11 +88,12 @@ def verdict_note(material: Material) -> str:
     unit = f"Differences of test RMSE ({material.record['label']}); below 0 is better."
     if not material.verdicts:
         return unit
-    family = len(material.verdicts)
+    seeds = max(verdict.n_seeds for verdict in material.verdicts)
+    splits = max(verdict.n_splits for verdict in material.verdicts)
     return (
-        f"{unit} Paired over {material.verdicts[0].n_seeds} seed(s) and "
-        f"{material.verdicts[0].n_splits} split(s), with 95 % intervals; p-values are two-sided, "
-        f"and Holm's correction is over all {family} of them."
+        f"{unit} Paired over {_counted(seeds, 'seed')} and {_counted(splits, 'split')}, with 95 % "
+        f"intervals where there are several; p-values are two-sided, and Holm's correction is over "
+        f"the whole family of {_counted(len(material.verdicts), 'comparison')}."
     )
 
 
@@ -222,8 +223,8 @@ def how_to_read(material: Material) -> list[tuple[str, str]]:
         facts.append(
             (
                 "Values",
-                "Above 0: adding the point lowers the error on validation molecules, as a small "
-                "model on top of the fine-tuned one sees it. The standard error is that of the "
+                "Above 0: adding the point lowers the error on validation molecules, as the method "
+                "works it out without retraining. The standard error is that of the "
                 "computation; other validation molecules would move the values by more. A value "
                 "is no judgement on a measurement: a low one may be a wrong label or a molecule "
                 "unlike those that are to be predicted.",
@@ -264,6 +265,10 @@ def _shown(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_shown(item) for item in value) or "none"
     return bare(str(value))
+
+
+def _counted(n: int, thing: str) -> str:
+    return f"{n:,} {thing}{'' if n == 1 else 's'}"
 
 
 def _listed(names: list[str], last: str = "and") -> str:

@@ -27,6 +27,7 @@ class SelectionVerdicts:
     """A selection: in short, and difference by difference."""
 
     selection: str
+    is_control: bool
     short: str
     lines: Sequence[VerdictLine]
 
@@ -49,7 +50,7 @@ def verdicts_of(material: Material) -> list[SelectionVerdicts]:
         if all(row.n_selected == 0 for row in rows):
             short = "It chose no point: its cells are the control `none` over again"
             lines = []
-        found.append(SelectionVerdicts(name, short, lines))
+        found.append(SelectionVerdicts(name, rows[0].role == "control", short, lines))
     return found
 
 
@@ -91,7 +92,7 @@ def _meaning(verdict: Verdict) -> str:
     if verdict.p_holm is None:
         return "one seed: cannot be told from the noise of retraining"
     if verdict.p_holm < SIGNIFICANT:
-        return "better than the control" if verdict.delta < 0 else "worse than the control"
+        return f"{'better' if verdict.delta < 0 else 'worse'} than {verdict.against}"
     if verdict.detectable is None:
         return "no difference shown"
     return (
