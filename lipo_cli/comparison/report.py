@@ -14,7 +14,12 @@ from lipo_cli.comparison.cells import CellResult
 from lipo_cli.comparison.report_figures import Picture, pictures_of
 from lipo_cli.comparison.report_molecules import Scoring, scorings_of
 from lipo_cli.comparison.report_record import Material
-from lipo_cli.comparison.report_verdicts import SelectionVerdicts, difference_of, verdicts_of
+from lipo_cli.comparison.report_verdicts import (
+    SelectionVerdicts,
+    difference_of,
+    headline,
+    verdicts_of,
+)
 from lipo_cli.comparison.summary import Overlap, SummaryRow
 from lipo_cli.settings import Peft
 
@@ -84,6 +89,7 @@ class ReportData:
     question: str
     warnings: Sequence[str]
     verdicts: Sequence[SelectionVerdicts]
+    headline: str
     verdict_note: str
     data: Sequence[Fact]
     audit: Mapping[str, Any] | None
@@ -99,6 +105,7 @@ class ReportData:
     champion: Sequence[Fact]
     failed: Sequence[CellResult]
     settings: Sequence[tuple[str, Sequence[Fact]]]
+    came_to: Sequence[Fact]
     environment: Sequence[Fact]
     command: str
     reading: Sequence[Fact]
@@ -117,6 +124,7 @@ def build_report(material: Material) -> ReportData:
         question=text.question(material),
         warnings=text.warnings_of(material),
         verdicts=verdicts_of(material),
+        headline=headline(material),
         verdict_note=text.verdict_note(material),
         data=[Fact(name, value) for name, value in text.data_facts(material)],
         audit=record["audit"],
@@ -132,6 +140,7 @@ def build_report(material: Material) -> ReportData:
         champion=[Fact(name, value) for name, value in text.champion_facts(material)],
         failed=[cell for cell in material.cells if cell.status == "failed"],
         settings=_settings(material),
+        came_to=[Fact(name, value) for name, value in text.came_to_facts(material)],
         environment=[Fact(name, value) for name, value in record["environment"].items()],
         command=record["command"],
         reading=[Fact(name, value) for name, value in text.how_to_read(material)],

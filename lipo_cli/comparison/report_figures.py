@@ -10,6 +10,7 @@ from typing import NamedTuple
 from lipo_cli.comparison.cells import CellResult
 from lipo_cli.comparison.figures import VALUE_NAMES
 from lipo_cli.comparison.report_record import Material
+from lipo_cli.comparison.report_verdicts import with_minus
 from lipo_cli.settings import ScoringMethod
 
 _MOST_NAMED = 24
@@ -36,7 +37,7 @@ class Picture:
 def pictures_of(material: Material) -> list[Picture]:
     """Returns the figures in reading order, each with its caption and its text alternative."""
     return [
-        Picture(stem, content, _words(stem, material))
+        Picture(stem, content, Words(*map(with_minus, _words(stem, material))))
         for name, content in material.figures.items()
         for stem in [name.removesuffix(".png")]
     ]

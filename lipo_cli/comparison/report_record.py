@@ -19,7 +19,7 @@ import pandas as pd
 
 from lipo_cli.chem.audit import AuditReport
 from lipo_cli.chem.tables import MoleculeTable
-from lipo_cli.comparison.cells import CellResult
+from lipo_cli.comparison.cells import CellResult, effective
 from lipo_cli.comparison.engine import Comparison
 from lipo_cli.comparison.statistics import Verdict
 from lipo_cli.comparison.summary import Overlap, SummaryRow
@@ -122,6 +122,7 @@ def write_record(
         "methods": list(comparison.scored),
         "figures": [path.name for path in figures],
         "changed": changed_settings(settings),
+        "came_to": came_to(settings),
         "environment": dict(environment),
         "command": command,
     }
@@ -134,6 +135,16 @@ def changed_settings(settings: CompareSettings) -> list[str]:
     """Returns the dotted names of the settings that are not at their defaults."""
     default = type(settings)().flat()
     return [name for name, text in settings.flat().items() if default.get(name) != text]
+
+
+def came_to(settings: CompareSettings) -> dict[str, dict[str, Any]]:
+    """Returns by method what settings that are not set, or `auto`, come to on this machine."""
+    found = {}
+    for peft in settings.peft:
+        plain = effective(settings.training, peft).model_dump(mode="json")
+        given = settings.training.model_dump(mode="json")
+        found[str(peft)] = {name: value for name, value in plain.items() if value != given[name]}
+    return found
 
 
 def read_material(folder: Path, figures: Path | None = None, where: str | None = None) -> Material:

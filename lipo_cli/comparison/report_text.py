@@ -157,7 +157,7 @@ def champion_facts(material: Material) -> list[tuple[str, str]]:
         ("Why it", why),
     ]
     if champion is not None:
-        state = "became" if champion["replaced"] else "left standing:"
+        state = "is now" if champion["replaced"] else "stays"
         facts.append(
             (
                 "In the registry",
@@ -177,6 +177,16 @@ def setting_lines(settings: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         else:
             lines.append(("comparison", name, _shown(value)))
     return lines
+
+
+def came_to_facts(material: Material) -> list[tuple[str, str]]:
+    """Returns by method what settings that are not set, or `auto`, came to."""
+    found: Mapping[Peft, Mapping[str, Any]] = material.record["came_to"]
+    return [
+        (PEFT_NAMES[peft], "; ".join(f"{name} {_shown(value)}" for name, value in values.items()))
+        for peft, values in found.items()
+        if values
+    ]
 
 
 def bare(value: str) -> str:
@@ -263,7 +273,7 @@ def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple):
-        return ", ".join(_shown(item) for item in value) or "none"
+        return ", ".join(_shown(item) for item in value) or "not set"
     return bare(str(value))
 
 

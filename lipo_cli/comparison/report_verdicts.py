@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lipo_cli.comparison.plan import labelled
 from lipo_cli.comparison.report_record import Material
 from lipo_cli.comparison.statistics import Verdict
 from lipo_cli.comparison.summary import CONTROL, SummaryRow
@@ -52,6 +53,22 @@ def verdicts_of(material: Material) -> list[SelectionVerdicts]:
             lines = []
         found.append(SelectionVerdicts(name, rows[0].role == "control", short, lines))
     return found
+
+
+def headline(material: Material) -> str:
+    """Returns in one line which selections are shown to help or to harm against `none`."""
+    ours = [verdict for verdict in material.verdicts if verdict.against == CONTROL]
+    told = [verdict for verdict in ours if verdict.p_holm is not None]
+    if not told:
+        return "This run cannot tell whether added data helps: no difference was tested."
+    said = []
+    for words, some in (
+        ("Shown to lower the error against `none`", [v for v in told if _better(v)]),
+        ("Shown to raise it", [v for v in told if _significant(v) and not _better(v)]),
+    ):
+        names = [f"{labelled(v.selection, v.model)} / {v.peft}" for v in some]
+        said.append(f"{words}: {', '.join(names) or 'nothing'}.")
+    return " ".join(said)
 
 
 def difference_of(row: SummaryRow, verdicts: Sequence[Verdict], digits: int) -> str:
@@ -108,8 +125,8 @@ def _in_short(verdicts: Sequence[Verdict]) -> str:
         told = [v for v in ours if v.p_holm is not None]
         said = []
         for word, some in (
-            ("better", [v for v in told if _significant(v) and v.delta < 0]),
-            ("worse", [v for v in told if _significant(v) and v.delta >= 0]),
+            ("better", [v for v in told if _better(v)]),
+            ("worse", [v for v in told if _significant(v) and not _better(v)]),
             ("no difference shown", [v for v in told if not _significant(v)]),
             ("cannot be told from one seed", [v for v in ours if v.p_holm is None]),
         ):
@@ -119,6 +136,10 @@ def _in_short(verdicts: Sequence[Verdict]) -> str:
         parts.append(f"against {against}: {', '.join(said)}")
     line = "; ".join(parts)
     return line[:1].upper() + line[1:]
+
+
+def _better(verdict: Verdict) -> bool:
+    return _significant(verdict) and verdict.delta < 0
 
 
 def _significant(verdict: Verdict) -> bool:

@@ -21,12 +21,14 @@ from lipo_cli.commands.compare_output import write_result
 from lipo_cli.comparison.cells import CellResult
 from lipo_cli.comparison.engine import Comparison
 from lipo_cli.comparison.prepare import prepare
-from lipo_cli.comparison.report_html import TEMPLATES, make_report, write_report
+from lipo_cli.comparison.report import build_report
+from lipo_cli.comparison.report_html import TEMPLATES, make_report, render, write_report
 from lipo_cli.comparison.report_record import RECORD, read_material, write_record
 from lipo_cli.comparison.scoring import Scored
 from lipo_cli.comparison.statistics import Verdict
 from lipo_cli.comparison.summary import Overlap, pick_champion, summarise
 from lipo_cli.errors import TrackingError
+from lipo_cli.model.adapters import DEFAULT_LEARNING_RATE
 from lipo_cli.settings import CompareSettings, Peft, ScoringMethod
 from lipo_cli.valuation.selection import PointScores, Selection
 from lipo_cli.valuation.table import value_table
@@ -246,7 +248,19 @@ def test_the_verdicts_are_there_word_for_word_and_in_short(page: Element) -> Non
     assert "Against none: cannot be told from one seed (lora)" in text
     assert "one of 0.031 or more would have been seen" in text
     assert "better than none" in text
+    lowered = "Shown to lower the error against none: tsds:top=6 / lora."
+    assert f"{lowered} Shown to raise it: tsds:top=6 / bitfit." in text
     assert "family of 4 comparisons" in text
+
+
+def test_where_nothing_was_tested_the_page_says_so(made: Path) -> None:
+    result = json.loads((made / "result.json").read_text())
+    material = replace(read_material(made), verdicts=[])
+    text = parse(render(build_report(material))).one("main").text
+    assert "This run cannot tell whether added data helps" in text
+    for row in result["summary"]:
+        if row["delta_none"]:
+            assert f"{row['selection']} / {row['peft']}: {row['delta_none']:+.3f}" in text
 
 
 def test_alternative_texts_say_the_numbers(page: Element, made: Path) -> None:
@@ -260,7 +274,7 @@ def test_alternative_texts_say_the_numbers(page: Element, made: Path) -> None:
     # The parabola of the made-up curve: least where five are kept.
     assert "0.6610 with all 24 points, 0.3250 with none, lowest 0.3000 with 5" in alts[4]
     table = pd.read_csv(made / "values" / "tsds" / "values.csv")
-    assert f"from {table['value'].max():+.3g} to {table['value'].min():+.3g}" in alts[5]
+    assert f"from {table['value'].max():+.3g} to {MINUS}{-table['value'].min():.3g}" in alts[5]
     assert f"{int((table['value'] > 0).sum())} of them above 0, 5 kept" in alts[5]
 
 
@@ -364,6 +378,9 @@ def test_every_setting_is_there_and_says_whether_it_was_changed(
     default = CompareSettings().flat()
     for name, value in settings.flat().items():
         assert shown[name][1] == ("default" if default[name] == value else "changed")
+    text = page.one("main").text
+    for peft in METHODS:
+        assert f"learning_rate {DEFAULT_LEARNING_RATE[peft]}" in text
     assert shown["training.epochs"] == ("3", "changed")
     assert shown["data.dataset"] == ("primary.csv", "changed")
 
