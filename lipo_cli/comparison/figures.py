@@ -147,7 +147,8 @@ def training_curves(cells: Sequence[CellResult], label: str) -> Figure:
             )
         axes.set_title(f"{method}: validation solid, training dotted")
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        # Of a single epoch the axis would have fractions.
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     panels[0].set_ylabel(f"RMSE ({label})")
     panels[0].legend(fontsize=8)
     return figure
@@ -161,7 +162,9 @@ def training_time(cells: Sequence[CellResult]) -> Figure:
         seconds = [c.seconds for c in cells if c.peft == method and c.seconds is not None]
         axes.barh(place, float(np.mean(seconds)), color=COLOURS[2], alpha=0.35, height=0.6)
         axes.plot(seconds, [place] * len(seconds), "o", color=COLOURS[2], ms=4)
-        axes.annotate(f" {np.mean(seconds):.0f} s", (max(seconds), place), va="center", fontsize=9)
+        axes.annotate(
+            f"  mean {np.mean(seconds):.0f} s", (max(seconds), place), va="center", fontsize=9
+        )
     axes.set_yticks(range(len(methods)), methods)
     axes.invert_yaxis()
     axes.set_xlim(left=0)
