@@ -48,6 +48,7 @@ COMMANDS = (
     Entry("pretrain", "pretrain", "Train and predict"),
     Entry("data", "app", "Look"),
     Entry("model", "app", "Look"),
+    Entry("report", "report", "Look"),
     Entry("ui", "ui", "Look"),
     Entry("doctor", "doctor", "Look"),
 )

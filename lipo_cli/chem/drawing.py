@@ -10,6 +10,8 @@ from rdkit.Chem.Draw import rdMolDraw2D
 
 _LEGEND = 15
 """Size of the legends in pixels."""
+_BOND = 24
+"""Longest bond in pixels: small molecules are not blown up beside large ones."""
 
 
 def draw_grid(
@@ -40,4 +42,27 @@ def draw_grid(
     drawer.DrawMolecules(mols, legends=list(legends))
     drawer.FinishDrawing()
     content: bytes = drawer.GetDrawingText()
+    return content
+
+
+def draw_svg(smiles: str, *, width: int = 220, height: int = 160) -> str | None:
+    """Draws one molecule on white; returns an SVG document, or None for what is no molecule.
+
+    Atom labels are drawn as outlines: no font is needed, and no text of a file gets into it.
+
+    Args:
+        smiles: The molecule.
+        width: In pixels.
+        height: In pixels.
+    """
+    with rdBase.BlockLogs():
+        mol: Any = Chem.MolFromSmiles(smiles)  # the stubs know no failure
+    if mol is None:
+        return None
+    drawer = rdMolDraw2D.MolDraw2DSVG(width, height)
+    options: Any = drawer.drawOptions()
+    options.fixedBondLength = _BOND
+    rdMolDraw2D.PrepareAndDrawMolecule(drawer, mol)
+    drawer.FinishDrawing()
+    content: str = drawer.GetDrawingText()
     return content

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lipo_cli.commands import compare_options as own
 from lipo_cli.commands import options as opt
 from lipo_cli.commands import training_options as tune
 from lipo_cli.commands import tuning_options as tuning
@@ -16,79 +17,15 @@ from lipo_cli.errors import PartialFailure, SettingsError
 if TYPE_CHECKING:
     from lipo_cli.chem.audit import AuditReport
     from lipo_cli.comparison.budget import Budgeted
-    from lipo_cli.comparison.engine import Comparison
     from lipo_cli.comparison.prepare import Prepared
     from lipo_cli.settings import CompareSettings
-    from lipo_cli.tracking.ledger import MlflowLedger
-    from lipo_cli.tracking.store import Store
-
-SelectionOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--selection",
-        "-s",
-        help="Which secondary points join training: none, all, random:k=K, tsds, tsds:positive, "
-        "tsds:top=K, tsds:bottom=K, tsds:diverse=K/CAP (no two more similar than CAP); influence, "
-        "knn or loo in the place of tsds; uncertain:top=K. Repeatable. "
-        "(default: tsds, influence and knn)",
-    ),
-]
-PeftOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--peft",
-        "-p",
-        help="Fine-tuning method: full, bitfit, lora, ia3. Repeatable. (default: all four)",
-    ),
-]
-ModelsOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--model",
-        help="Pretrained model: `small` (shipped), a folder, or a hub name. Repeatable: the same "
-        "cells with each, the differences to the first. (default: small)",
-    ),
-]
-SeedsOption = Annotated[
-    int | None,
-    typer.Option("--seeds", help="Seeds per cell; one seed proves little. (default: 1)"),
-]
-PresetOption = Annotated[
-    str | None,
-    typer.Option(
-        "--preset",
-        metavar="NAME",
-        help="A recipe: quick (two minutes), reference (the published grid by our protocol), seed "
-        "(the published tables by their recipe, beside their numbers). It wins over lipo.toml; "
-        "--config and flags win over it.",
-    ),
-]
-BudgetOption = Annotated[
-    float | None,
-    typer.Option(
-        "--budget",
-        metavar="MINUTES",
-        help="Run what fits into this time by the rate measured here: fewer seeds, then methods, "
-        "then selections; the controls stay. What was left out is said.",
-    ),
-]
-
-
-SplitsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--splits",
-        help="Repeat everything on this many splits, of seeds from --split-seed on; needs --split "
-        "random or scaffold_balanced. (default: 1)",
-    ),
-]
 
 
 def compare(
-    selections: SelectionOption = None,
-    peft: PeftOption = None,
-    seeds: SeedsOption = None,
-    splits: SplitsOption = None,
+    selections: own.Selection = None,
+    peft: own.Peft = None,
+    seeds: own.Seeds = None,
+    splits: own.Splits = None,
     controls: Annotated[
         bool | None,
         typer.Option(
@@ -115,7 +52,7 @@ def compare(
     fractions: opt.FractionsOption = None,
     split_file: opt.SplitFileOption = None,
     keep_stereo_groups: opt.KeepStereoGroupsOption = None,
-    models: ModelsOption = None,
+    models: own.Models = None,
     epochs: tune.Epochs = None,
     batch_size: tune.BatchSize = None,
     learning_rate: tune.LearningRate = None,
@@ -130,8 +67,8 @@ def compare(
     trials: tuning.Trials = None,
     also: tuning.Also = None,
     tune_storage: tuning.Storage = None,
-    preset: PresetOption = None,
-    budget: BudgetOption = None,
+    preset: own.Preset = None,
+    budget: own.Budget = None,
     config: tune.ConfigFile = None,
     store: opt.StoreOption = opt.DEFAULT_STORE,
     as_json: opt.JsonOption = False,
@@ -226,6 +163,7 @@ def _run(
     as_json: bool,
 ) -> dict[str, Any]:
     from lipo_cli.commands.compare_output import as_dict, show_result
+    from lipo_cli.commands.compare_run import is_sound, run_recorded
     from lipo_cli.commands.console import emit_json, say
     from lipo_cli.tracking.ledger import MlflowLedger
     from lipo_cli.tracking.store import open_store
@@ -245,94 +183,6 @@ def _run(
         say("the secondary set failed its audit: no model trained on any of it becomes champion")
     if result.left_out:
         say(f"left out, for the time: {'; '.join(result.left_out)}")
-    say(f"tables, figures and settings: {folder}")
+    say(f"the report: {folder / 'report.html'}; tables, figures and settings beside it")
     say(f"in MLflow: experiment {settings.experiment}, run {result.run_id} (`lipo ui`)")
     return report
-
-
-def is_sound(audit: AuditReport | None) -> bool:
-    """Tells whether the secondary set passed its audit, or there is none to audit."""
-    return audit is None or audit.level != "fail"
-
-
-def run_recorded(
-    settings: CompareSettings,
-    prepared: Prepared,
-    ledger: MlflowLedger,
-    out: Path | None,
-    audit: AuditReport | None,
-    *,
-    offers_champion: bool = True,
-    budgeted: Budgeted | None = None,
-    tune_storage: str | None = None,
-) -> tuple[Comparison, Path]:
-    """Runs a comparison, or what is left of it, and keeps its tables and figures in its record.
-
-    Args:
-        settings: Selections, methods, seeds.
-        prepared: The data that they name.
-        ledger: Where results are kept and found again.
-        out: The folder of its files; None: one beside the store.
-        audit: Of the secondary set.
-        offers_champion: Whether its best model may be registered.
-        budgeted: The plan that the settings are of, where there is a budget.
-        tune_storage: A database for the trials of tuning; None: a journal file.
-
-    Returns:
-        The result, and the folder of its files.
-    """
-    from lipo_cli.commands.compare_output import write_result
-    from lipo_cli.commands.compare_view import CompareView
-    from lipo_cli.comparison.engine import (
-        cells_table,
-        compare,
-        comparison_fingerprint,
-        verdicts_table,
-    )
-    from lipo_cli.comparison.prepare import other_splits
-    from lipo_cli.tracking.registry import AUDIT_TAGS
-
-    fingerprint = comparison_fingerprint(settings, prepared)
-    tags = {"dataset": prepared.dataset.name, "split": prepared.split.name}
-    if audit is not None:
-        tags |= dict(zip(AUDIT_TAGS, (audit.level, audit.one_line), strict=True))
-    name = f"{'+'.join(settings.selections)} x {'+'.join(settings.peft)}"
-    if settings.models:
-        name += f" x {'+'.join(Path(model).name for model in settings.models)}"
-    with (
-        ledger.record("comparison", name, fingerprint, settings, tags) as record,
-        CompareView(settings.training.epochs) as view,
-    ):
-        result = compare(
-            settings,
-            prepared,
-            ledger,
-            view,
-            pool_is_sound=is_sound(audit),
-            other_splits=other_splits(settings),
-            tune_storage=tune_storage,
-            offers_champion=offers_champion,
-            pace=None if budgeted is None else budgeted.pace(),
-        )
-        result.run_id = record.run_id
-        if budgeted is not None:
-            result.left_out = [*budgeted.left_out, *result.left_out]
-            left = "; ".join(result.left_out) or "nothing"
-            record.tags({"budget_minutes": budgeted.minutes, "left_out": left})
-        folder = out or results_folder(ledger.store, fingerprint)
-        paths = write_result(result, settings, folder)
-        for path in paths:
-            if path.suffix == ".png":
-                record.figure(path)
-            elif path.suffix in (".json", ".csv"):
-                record.file(path, "result")
-        record.table(cells_table(result.cells), "cells")
-        record.table(verdicts_table(result.verdicts), "verdicts")
-        best = result.best.val_rmse if result.best is not None else None
-        record.metrics({"champion_val_rmse": best, "failed_cells": result.n_failed})
-    return result, folder
-
-
-def results_folder(store: Store, fingerprint: str) -> Path:
-    """Returns where a comparison's files go when the user names no folder."""
-    return (store.root or Path("lipo-results")) / "results" / fingerprint

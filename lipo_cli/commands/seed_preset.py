@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lipo_cli.commands.compare import results_folder, run_recorded
 from lipo_cli.commands.compare_output import as_dict
+from lipo_cli.commands.compare_run import results_folder, run_recorded
 from lipo_cli.commands.console import emit_json, json_ready, say
 from lipo_cli.commands.dataset_lines import announce
 from lipo_cli.commands.layers import settings_from

@@ -139,13 +139,16 @@ def training_curves(cells: Sequence[CellResult], label: str) -> Figure:
             colour = COLOURS[names.index(cell.label) % len(COLOURS)]
             epochs = [row["epoch"] for row in cell.history]
             named = cell.label if cell.seed == cells[0].seed else None
-            axes.plot(epochs, [r["val_rmse"] for r in cell.history], color=colour, label=named)
             axes.plot(
-                epochs, [r["train_rmse"] for r in cell.history], color=colour, ls=":", alpha=0.7
+                epochs, [r["val_rmse"] for r in cell.history], ".-", color=colour, label=named
+            )
+            axes.plot(
+                epochs, [r["train_rmse"] for r in cell.history], ".:", color=colour, alpha=0.7
             )
         axes.set_title(f"{method}: validation solid, training dotted")
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        # Of a single epoch the axis would have fractions.
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     panels[0].set_ylabel(f"RMSE ({label})")
     panels[0].legend(fontsize=8)
     return figure
@@ -159,7 +162,9 @@ def training_time(cells: Sequence[CellResult]) -> Figure:
         seconds = [c.seconds for c in cells if c.peft == method and c.seconds is not None]
         axes.barh(place, float(np.mean(seconds)), color=COLOURS[2], alpha=0.35, height=0.6)
         axes.plot(seconds, [place] * len(seconds), "o", color=COLOURS[2], ms=4)
-        axes.annotate(f" {np.mean(seconds):.0f} s", (max(seconds), place), va="center", fontsize=9)
+        axes.annotate(
+            f"  mean {np.mean(seconds):.0f} s", (max(seconds), place), va="center", fontsize=9
+        )
     axes.set_yticks(range(len(methods)), methods)
     axes.invert_yaxis()
     axes.set_xlim(left=0)

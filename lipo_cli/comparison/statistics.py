@@ -74,23 +74,29 @@ class Verdict:
         """Whether the difference holds at 5 % after the correction."""
         return self.p_holm is not None and self.p_holm < ALPHA
 
-    def sentence(self) -> str:
-        """Says it in a line."""
+    def numbers(self) -> str:
+        """Says who is compared with whom, the difference, its interval and p, in a line."""
         who = f"{labelled(self.selection, self.model)} / {self.peft}"
         if self.low is None or self.high is None or self.p is None or self.p_holm is None:
-            return f"{who}: {self.delta:+.3f} against {self.against}, one seed: no test"
-        said = "better" if self.delta < 0 else "worse"
-        # With a p of 0.03 and one of 0.1 after the correction, nothing has been shown.
-        outcome = said if self.significant else "no difference shown"
-        seen = (
-            ""
-            if self.significant or self.detectable is None
-            else f"; {self.detectable:.3f} would have been seen"
-        )
+            return f"{who}: {self.delta:+.3f} against {self.against}"
         return (
             f"{who}: {self.delta:+.3f} [{self.low:+.3f}, {self.high:+.3f}] against {self.against}, "
-            f"p = {_p(self.p)} (Holm {_p(self.p_holm)}): {outcome}{seen}"
+            f"p = {_p(self.p)} (Holm {_p(self.p_holm)})"
         )
+
+    def outcome(self) -> str:
+        """Says what that shows."""
+        if self.p_holm is None:
+            return "one seed: cannot be told from the noise of retraining"
+        if self.significant:
+            return "better" if self.delta < 0 else "worse"
+        # With a p of 0.03 and one of 0.1 after the correction, nothing has been shown.
+        seen = "" if self.detectable is None else f"; {self.detectable:.3f} would have been seen"
+        return f"no difference shown{seen}"
+
+    def sentence(self) -> str:
+        """Says both in a line."""
+        return f"{self.numbers()}: {self.outcome()}"
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the verdict by name, with its sentence."""

@@ -61,16 +61,20 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_checkpoint(tmp_path_factory.mktemp("tiny") / "model")
 
 
+def small_world(folder: Path, model: Path) -> World:
+    """Writes the files of a small comparison into a folder."""
+    for name, n in (("primary", N_PRIMARY), ("secondary", N_SECONDARY)):
+        frame = pd.read_csv(DEMO / f"{name}.csv").head(n)
+        frame.columns = [str(column).lower() for column in frame.columns]
+        frame.to_csv(folder / f"{name}.csv", index=False)
+    return World(folder, model)
+
+
 @pytest.fixture
 def world(tmp_path: Path, tiny_model: Path) -> World:
     folder = tmp_path / "world"
     folder.mkdir()
-    columns = {"primary": N_PRIMARY, "secondary": N_SECONDARY}
-    for name, n in columns.items():
-        frame = pd.read_csv(DEMO / f"{name}.csv").head(n)
-        frame.columns = [str(column).lower() for column in frame.columns]
-        frame.to_csv(folder / f"{name}.csv", index=False)
-    return World(folder, tiny_model)
+    return small_world(folder, tiny_model)
 
 
 class Listener(SilentProgress):

@@ -129,7 +129,9 @@ def test_the_correction_is_over_all_verdicts():
 def test_one_seed_is_no_test():
     (found,) = verdicts_of(cells("none", "all", seeds=1))
     assert (found.low, found.p, found.p_holm, found.significant) == (None, None, None, False)
-    assert found.sentence().endswith("against none, one seed: no test")
+    assert found.sentence().endswith(
+        "against none: one seed: cannot be told from the noise of retraining"
+    )
 
 
 def test_only_seeds_that_both_sides_finished_count():

@@ -1,0 +1,287 @@
+"""The sentences of a report: the question, the data, the champion, and how to read it all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+from lipo_cli.comparison.report_record import Material
+from lipo_cli.settings import Peft, ScoringMethod
+
+PEFT_NAMES: dict[Peft, str] = {
+    "full": "full fine-tuning",
+    "bitfit": "BitFit",
+    "lora": "LoRA",
+    "ia3": "IA3",
+}
+METHOD_NAMES: dict[ScoringMethod, str] = {
+    "tsds": "TS-DShapley",
+    "influence": "influence functions",
+    "knn": "KNN-Shapley",
+    "loo": "leave-one-out",
+    "uncertain": "the model's uncertainty",
+}
+_FOLDERS = re.compile(r"(?<![^\s'\"(=])~?/(?:[\w.+@-]+/)+(?=[\w.+@-])")
+"""The folders before the last name of an absolute path."""
+
+
+def title(material: Material) -> str:
+    """Returns the heading of the page."""
+    return f"Does extra data help? {material.record['label']}, {_dataset(material)}"
+
+
+def question(material: Material) -> str:
+    """Returns what was asked, in one sentence."""
+    record, data = material.record, material.dataset
+    methods = _listed([PEFT_NAMES[row] for row in dict.fromkeys(r.peft for r in material.summary)])
+    models = list(dict.fromkeys(r.model for r in material.summary if r.model is not None))
+    names = [PurePath(name).name for name in models]
+    model = f"{_listed(names)}, each" if names else f"the pretrained model '{_base(material)}'"
+    trained = f"{data['n_train']:,} training molecules of {_dataset(material)}"
+    if record["secondary"] is None:
+        return (
+            f"How well does {model} fine-tuned with {methods} on {trained} predict "
+            f"{record['label']}?"
+        )
+    chosen = _listed([METHOD_NAMES[method] for method in material.values], "or")
+    choice = f" all of it, or what {chosen} would choose," if chosen else ""
+    return (
+        f"Does adding {record['secondary']['file']} ({data['n_secondary']:,} usable molecules),"
+        f"{choice} to the {trained} lower the error with which {model} fine-tuned with {methods} "
+        f"predicts {record['label']}?"
+    )
+
+
+def warnings_of(material: Material) -> list[str]:
+    """Returns what a reader must know before the verdict."""
+    found = []
+    audit = material.record["audit"]
+    if audit is not None and audit["level"] == "fail":
+        found.append(
+            f"The secondary set failed its audit. {audit['verdict']} What follows does not say "
+            "what it seems to say for any selection that takes from it."
+        )
+    elif audit is not None and audit["level"] == "warn":
+        found.append(f"The audit of the secondary set: {audit['verdict']}")
+    failed = sum(cell.status == "failed" for cell in material.cells)
+    if failed:
+        found.append(f"{failed} of {len(material.cells)} cells failed: see Failed cells.")
+    if max((row.n_seeds for row in material.summary), default=0) == 1:
+        found.append(
+            "One seed: differences of some hundredths are within the noise of retraining, and "
+            "nothing below is a test."
+        )
+    done = [cell for cell in material.cells if cell.status == "finished"]
+    late = sum(cell.best_epoch == material.settings["training"]["epochs"] for cell in done)
+    if late:
+        found.append(
+            f"{late} of {len(done)} cells were best in their last epoch, still falling: a cell "
+            "with more rows takes more steps, which may be part of its difference to `none`."
+        )
+    return found
+
+
+def verdict_note(material: Material) -> str:
+    """Returns how the differences are to be read."""
+    unit = f"Differences of test RMSE ({material.record['label']}); below 0 is better."
+    if not material.verdicts:
+        return unit
+    seeds = max(verdict.n_seeds for verdict in material.verdicts)
+    splits = max(verdict.n_splits for verdict in material.verdicts)
+    return (
+        f"{unit} Paired over {_counted(seeds, 'seed')} and {_counted(splits, 'split')}, with 95 % "
+        f"intervals where there are several; p-values are two-sided, and Holm's correction is over "
+        f"the whole family of {_counted(len(material.verdicts), 'comparison')}."
+    )
+
+
+def data_facts(material: Material) -> list[tuple[str, str]]:
+    """Returns what went in, with counts."""
+    record, data = material.record, material.dataset
+    facts = [
+        ("Dataset", f"{_dataset(material)}: {without_folders(data['description'])}"),
+        ("Measured set", _table(record["primary"])),
+        (
+            f"Split {data['split']}",
+            f"{data['n_train']:,} training, {data['n_val']:,} validation, {data['n_test']:,} test "
+            "molecules",
+        ),
+    ]
+    if record["secondary"] is not None:
+        facts += [
+            ("Secondary set", _table(record["secondary"])),
+            ("Overlap", record["overlap"]),
+            ("Left to choose from", f"{data['n_secondary']:,} molecules"),
+        ]
+    cut = max((cell.n_truncated or 0 for cell in material.cells), default=0)
+    unknown = max((cell.n_unknown or 0 for cell in material.cells), default=0)
+    longest = material.settings["training"]["max_length"]
+    facts.append(
+        (
+            "Not read whole",
+            f"{cut:,} training and validation molecules cut at {longest} tokens, {unknown:,} with "
+            "tokens that the model does not know"
+            if cut or unknown
+            else "none",
+        )
+    )
+    return facts
+
+
+def champion_facts(material: Material) -> list[tuple[str, str]]:
+    """Returns which cell was offered as champion, why, and what became of it."""
+    best, champion = material.record["best"], material.champion
+    audit = material.record["audit"]
+    if best is None:
+        return [
+            ("Offered", "no cell: none finished, or the audit failed and all took from the set")
+        ]
+    digits = material.decimals
+    name = f"{best['selection']} / {best['peft']} / seed {best['seed']}"
+    if best["model"]:
+        name += f" / {PurePath(best['model']).name}"
+    why = (
+        "The lowest mean validation RMSE over the seeds that all selections and methods finished; "
+        "of its seeds the best. Test has no say in it."
+    )
+    if audit is not None and audit["level"] == "fail":
+        why += " Cells trained on any of the secondary set were left out: it failed its audit."
+    facts = [
+        ("Offered", name),
+        (
+            "Its RMSE",
+            f"{best['val_rmse']:.{digits}f} on validation, {best['test_rmse']:.{digits}f} on test",
+        ),
+        ("Why it", why),
+    ]
+    if champion is not None:
+        state = "is now" if champion["replaced"] else "stays"
+        facts.append(
+            (
+                "In the registry",
+                f"models:/{champion['model']}@champion {state} version {champion['version']}: "
+                f"{champion['reason']}",
+            )
+        )
+    return facts
+
+
+def setting_lines(settings: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Returns (group, dotted name, value) of every setting; files without their folders."""
+    lines = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            lines += [(name, f"{name}.{key}", _shown(inner)) for key, inner in value.items()]
+        else:
+            lines.append(("comparison", name, _shown(value)))
+    return lines
+
+
+def came_to_facts(material: Material) -> list[tuple[str, str]]:
+    """Returns by method what settings that are not set, or `auto`, came to."""
+    found: Mapping[Peft, Mapping[str, Any]] = material.record["came_to"]
+    return [
+        (PEFT_NAMES[peft], "; ".join(f"{name} {_shown(value)}" for name, value in values.items()))
+        for peft, values in found.items()
+        if values
+    ]
+
+
+def bare(value: str) -> str:
+    """Returns an absolute path without its folders, and any other value as it is."""
+    return PurePath(value).name if value.startswith(("/", "~/")) else value
+
+
+def without_folders(text: str) -> str:
+    """Returns a text with absolute paths cut down to their last name: a report may be sent on."""
+    return _FOLDERS.sub("", text)
+
+
+def how_to_read(material: Material) -> list[tuple[str, str]]:
+    """Returns what a reader who was not there should know."""
+    seeds = max((row.n_seeds for row in material.summary), default=0)
+    facts = [
+        (
+            "RMSE",
+            f"The typical error of a prediction in {material.record['label']} units: lower is "
+            "better. Validation chose epochs, values and the champion; test was measured once.",
+        ),
+        (
+            "Controls",
+            "`none` is training without the secondary set, `all` with all of it, `random:k=K` with "
+            "K of its points drawn at random. A choice is worth something if it beats both `none` "
+            "and as many random points.",
+        ),
+        (
+            "More points, more steps",
+            "Cells train for the same number of epochs, so that more points are also more steps: "
+            "the difference to random points is free of that, the one to `none` is not until the "
+            "cells have converged.",
+        ),
+        (
+            "Seeds",
+            "One seed proves little: retraining the same cell moves its RMSE by some hundredths. "
+            "Run it with --seeds 3 or more."
+            if seeds < 2
+            else f"Intervals are over {seeds} training seeds; another split of the data may differ "
+            "by more than they say.",
+        ),
+    ]
+    if material.values:
+        facts.append(
+            (
+                "Values",
+                "Above 0: adding the point lowers the error on validation molecules, as the method "
+                "works it out without retraining. The standard error is that of the "
+                "computation; other validation molecules would move the values by more. A value "
+                "is no judgement on a measurement: a low one may be a wrong label or a molecule "
+                "unlike those that are to be predicted.",
+            )
+        )
+    facts.append(
+        (
+            "Champion",
+            "The registry's alias goes to the best on validation. The lowest test RMSE of many "
+            "cells is partly luck: it is marked in the table, and decides nothing.",
+        )
+    )
+    return facts
+
+
+def _dataset(material: Material) -> str:
+    return PurePath(str(material.dataset["name"])).name
+
+
+def _base(material: Material) -> str:
+    return PurePath(str(material.settings["training"]["model"])).name
+
+
+def _table(facts: Mapping[str, Any]) -> str:
+    line = f"{facts['file']}, {facts['n_molecules']:,} molecules of {facts['n_rows_read']:,} rows"
+    if facts["n_bad_rows"]:
+        line += f", {facts['n_bad_rows']:,} unusable rows left out"
+    if facts["n_merged_rows"]:
+        line += f", {facts['n_merged_rows']:,} merged into others of the same molecule"
+    return f"{line}; label column {facts['label_column']}; SHA-256 {facts['sha256'][:16]}"
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(_shown(item) for item in value) or "not set"
+    return bare(str(value))
+
+
+def _counted(n: int, thing: str) -> str:
+    return f"{n:,} {thing}{'' if n == 1 else 's'}"
+
+
+def _listed(names: list[str], last: str = "and") -> str:
+    return (
+        f" {last} ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+    )

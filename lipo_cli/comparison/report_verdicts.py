@@ -1,0 +1,130 @@
+"""What a report says of each selection: the tested differences, and what they come to in words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lipo_cli.comparison.plan import labelled
+from lipo_cli.comparison.report_record import Material
+from lipo_cli.comparison.statistics import Verdict
+from lipo_cli.comparison.summary import CONTROL, SummaryRow
+
+
+@dataclass(frozen=True)
+class VerdictLine:
+    """One difference: its sentence, and what it means."""
+
+    sentence: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class SelectionVerdicts:
+    """A selection: in short, and difference by difference."""
+
+    selection: str
+    is_control: bool
+    short: str
+    lines: Sequence[VerdictLine]
+
+
+def verdicts_of(material: Material) -> list[SelectionVerdicts]:
+    """Returns what there is to say of each selection, in the order of the summary.
+
+    Where nothing was tested (an older record, or no control), the bare differences are said.
+    """
+    found = []
+    for name in dict.fromkeys(row.selection for row in material.summary if row.selection != "none"):
+        rows = [row for row in material.summary if row.selection == name]
+        tested = [verdict for verdict in material.verdicts if verdict.selection == name]
+        if tested:
+            lines = [VerdictLine(with_minus(v.numbers()), _meaning(v)) for v in tested]
+            short = _in_short(tested)
+        else:
+            lines = [line for row in rows for line in _untested(row)]
+            short = "No test was made; the differences are" if lines else "No control to compare"
+        if all(row.n_selected == 0 for row in rows):
+            short = "It chose no point: its cells are the control `none` over again"
+            lines = []
+        found.append(SelectionVerdicts(name, rows[0].role == "control", short, lines))
+    return found
+
+
+def headline(material: Material) -> str:
+    """Returns in one line which selections are shown to help or to harm against `none`."""
+    ours = [verdict for verdict in material.verdicts if verdict.against == CONTROL]
+    told = [verdict for verdict in ours if verdict.p_holm is not None]
+    if not told:
+        return "This run cannot tell whether added data helps: no difference was tested."
+    said = []
+    for words, some in (
+        ("Shown to lower the error against `none`", [v for v in told if _better(v)]),
+        ("Shown to raise it", [v for v in told if v.significant and not _better(v)]),
+    ):
+        names = [f"{labelled(v.selection, v.model)} / {v.peft}" for v in some]
+        said.append(f"{words}: {', '.join(names) or 'nothing'}.")
+    return " ".join(said)
+
+
+def interval_text(delta: float | None, low: float | None, high: float | None, digits: int) -> str:
+    """Returns a difference with its interval where it has one; empty without a difference."""
+    if delta is None:
+        return ""
+    if low is None or high is None:
+        return with_minus(f"{delta:+.{digits}f}")
+    return with_minus(f"{delta:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]")
+
+
+def with_minus(line: str) -> str:
+    """Returns a line whose negative numbers bear a true minus, which is read aloud as one."""
+    return re.sub(r"(?<![\w.)])-(?=\d)", "\N{MINUS SIGN}", line)
+
+
+def _meaning(verdict: Verdict) -> str:
+    if verdict.significant:
+        return f"{verdict.outcome()} than {verdict.against}"
+    return verdict.outcome() + (" four times in five" if verdict.detectable is not None else "")
+
+
+def _in_short(verdicts: Sequence[Verdict]) -> str:
+    parts = []
+    for against in dict.fromkeys(verdict.against for verdict in verdicts):
+        ours = [verdict for verdict in verdicts if verdict.against == against]
+        told = [v for v in ours if v.p_holm is not None]
+        said = []
+        for word, some in (
+            ("better", [v for v in told if _better(v)]),
+            ("worse", [v for v in told if v.significant and not _better(v)]),
+            ("no difference shown", [v for v in told if not v.significant]),
+            ("cannot be told from one seed", [v for v in ours if v.p_holm is None]),
+        ):
+            if some:
+                pefts = ", ".join(dict.fromkeys(verdict.peft for verdict in some))
+                said.append(f"{word} ({pefts})")
+        parts.append(f"against {against}: {', '.join(said)}")
+    line = "; ".join(parts)
+    return line[:1].upper() + line[1:]
+
+
+def _better(verdict: Verdict) -> bool:
+    return verdict.significant and verdict.delta < 0
+
+
+def _untested(row: SummaryRow) -> list[VerdictLine]:
+    lines = []
+    name = f"{row.label} / {row.peft}"
+    meaning = (
+        "one seed: cannot be told from the noise of retraining"
+        if row.n_seeds < 2
+        else "95 % interval over training seeds, not corrected for several comparisons"
+    )
+    if row.delta_none is not None:
+        text = interval_text(row.delta_none, row.delta_low, row.delta_high, 3)
+        lines.append(VerdictLine(f"{name}: {text} against none", meaning))
+    if row.delta_random is not None:
+        text = interval_text(row.delta_random, None, None, 3)
+        against = f"{name}: {text} against random points of equal size"
+        lines.append(VerdictLine(against, "no interval"))
+    return lines
