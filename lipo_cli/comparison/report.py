@@ -17,6 +17,7 @@ from lipo_cli.comparison.report_record import Material
 from lipo_cli.comparison.report_verdicts import (
     SelectionVerdicts,
     headline,
+    interval_text,
     verdicts_of,
 )
 from lipo_cli.comparison.summary import Overlap, SummaryRow
