@@ -106,7 +106,7 @@ def result_in(folder: Path, settings: CompareSettings, **changes: Any) -> Path:
     cells = changes.pop(
         "cells", [cell(s, p, i) for i in (0, 1) for p in METHODS for s in SELECTIONS]
     )
-    summary = summarise(cells)
+    summary = summarise(cells, VERDICTS)
     methods: tuple[ScoringMethod, ...] = ("tsds", "influence")
     content: dict[str, Any] = {
         "prepared": prepared,
@@ -233,20 +233,36 @@ def test_every_cell_of_the_grid_is_there_with_its_number(page: Element) -> None:
 
 def test_an_interval_is_that_of_the_verdict_where_there_is_one(page: Element) -> None:
     grid = {row[0]: row[1:] for row in rows(_table(page, "table-grid"))}
-    assert f"{MINUS}0.012 [{MINUS}0.020, {MINUS}0.004]" in grid["tsds:top=6"][0]
-    assert "+0.026 [+0.010, +0.040]" in grid["tsds:top=6"][1]
-    # No verdict: that of the summary, here two seeds of equal differences.
-    assert "+0.052 [+0.052, +0.052]" in grid["random:k=6 (control)"][0]
+    deltas = {
+        (
+            name,
+            peft,
+        ): f"{np.mean([rmse(name, peft, i) - rmse('none', peft, i) for i in (0, 1)]):+.3f}"
+        for name in ("tsds:top=6", "random:k=6")
+        for peft in METHODS
+    }
+    assert (
+        f"{deltas['tsds:top=6', 'lora']} [-0.020, -0.004]".replace("-", MINUS)
+        in (grid["tsds:top=6"][0])
+    )
+    assert (
+        f"{deltas['tsds:top=6', 'bitfit']} [+0.010, +0.040]".replace("-", MINUS)
+        in (grid["tsds:top=6"][1])
+    )
+    # No verdict: no interval.
+    assert grid["random:k=6 (control)"][0].endswith(
+        deltas["random:k=6", "lora"].replace("-", MINUS)
+    )
 
 
 def test_the_verdicts_are_there_word_for_word_and_in_short(page: Element) -> None:
     text = page.one("main").text
     for each in VERDICTS:
-        assert re.sub(r"(?<![\w.])-(?=\d)", MINUS, each.sentence()) in text
+        assert re.sub(r"(?<![\w.])-(?=\d)", MINUS, each.numbers()) in text
     assert "Against none: better (lora), worse (bitfit)" in text
     assert "Against none: no difference shown (lora)" in text
     assert "Against none: cannot be told from one seed (lora)" in text
-    assert "one of 0.031 or more would have been seen" in text
+    assert "no difference shown; 0.031 would have been seen four times in five" in text
     assert "better than none" in text
     lowered = "Shown to lower the error against none: tsds:top=6 / lora."
     assert f"{lowered} Shown to raise it: tsds:top=6 / bitfit." in text
@@ -390,7 +406,7 @@ def test_without_a_secondary_set_there_is_a_page_too(tmp_path: Path, world: Worl
     settings = world.settings(data=data, selections=("none",), peft=METHODS)
     prepared = prepare(settings.data)
     cells = [cell("none", peft, 0) for peft in METHODS]
-    comparison = Comparison(prepared, cells, summarise(cells), [], {}, run_id="r")
+    comparison = Comparison(prepared, cells, summarise(cells), [], [], {}, run_id="r")
     folder = tmp_path / "alone"
     paths = write_result(comparison, settings, folder)
     figures = [path for path in paths if path.suffix == ".png"]
