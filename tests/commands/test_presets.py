@@ -89,13 +89,13 @@ def test_a_dry_run_shows_the_preset_with_the_flags_over_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = str(tiny_checkpoint(tmp_path / "tiny"))
-    flags = ["--preset", "quick", "--epochs", "1", "--model", model, "--dry-run", "--json"]
+    flags = ["--preset", "quick", "--epochs", "3", "--model", model, "--dry-run", "--json"]
     assert main(["compare", *flags]) == 0
     plan = json.loads(capsys.readouterr().out)
     assert {cell["peft"] for cell in plan["plan"]} == {"lora"}
     assert [cell["selection"] for cell in plan["plan"]] == ["none", "all", "tsds"]
     assert plan["settings"]["data"]["dataset"] == "demo"
-    assert plan["settings"]["training"]["epochs"] == 1
+    assert plan["settings"]["training"]["epochs"] == 3
     assert plan["n_cells"] == 4
 
 
