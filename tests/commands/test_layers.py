@@ -46,9 +46,9 @@ def test_every_shared_option_is_named_as_its_field() -> None:
 @pytest.mark.parametrize(
     ("command", "kind", "own"),
     [
-        ("compare", CompareSettings, {"out", "dry_run", "preset", "budget"}),
+        ("compare", CompareSettings, {"out", "dry_run", "preset", "budget", "tune_storage"}),
         ("score", ScoreSettings, {"out", "top"}),
-        ("finetune", FinetuneSettings, {"out"}),
+        ("finetune", FinetuneSettings, {"out", "tune_storage"}),
     ],
 )
 def test_every_option_of_a_command_is_a_setting_or_its_own(
@@ -70,6 +70,7 @@ def test_only_what_was_given_is_in_the_layer() -> None:
         "tsds": {},
         "influence": {},
         "knn": {},
+        "tuning": {},
         "seeds": 0,
         "controls": False,
     }
