@@ -98,6 +98,7 @@ class ReportData:
     summary: Sequence[GridCell]
     cells: Sequence[CellResult]
     several_models: bool
+    several_splits: bool
     pictures: Sequence[Picture]
     scorings: Sequence[Scoring]
     overlaps: Sequence[Overlap]
@@ -133,6 +134,7 @@ def build_report(material: Material) -> ReportData:
         summary=summary,
         cells=material.cells,
         several_models=any(row.model is not None for row in material.summary),
+        several_splits=any(cell.split is not None for cell in material.cells),
         pictures=pictures_of(material),
         scorings=scorings_of(material),
         overlaps=[o for o in material.overlaps if {o.first, o.second}.isdisjoint({"all", "none"})],

@@ -23,6 +23,7 @@ from lipo_cli.comparison.cells import CellResult, effective
 from lipo_cli.comparison.engine import Comparison
 from lipo_cli.comparison.statistics import Verdict
 from lipo_cli.comparison.summary import Overlap, SummaryRow
+from lipo_cli.comparison.tuning_methods import Key, Tunings
 from lipo_cli.errors import LipoError, TrackingError
 from lipo_cli.settings import CompareSettings, ScoringMethod
 from lipo_cli.valuation.table import read_curve, read_values
@@ -122,7 +123,7 @@ def write_record(
         "methods": list(comparison.scored),
         "figures": [path.name for path in figures],
         "changed": changed_settings(settings),
-        "came_to": came_to(settings),
+        "came_to": came_to(settings, comparison.tunings),
         "environment": dict(environment),
         "command": command,
     }
@@ -137,13 +138,21 @@ def changed_settings(settings: CompareSettings) -> list[str]:
     return [name for name, text in settings.flat().items() if default.get(name) != text]
 
 
-def came_to(settings: CompareSettings) -> dict[str, dict[str, Any]]:
-    """Returns by method what settings that are not set, or `auto`, come to on this machine."""
-    found = {}
-    for peft in settings.peft:
-        plain = effective(settings.training, peft).model_dump(mode="json")
-        given = settings.training.model_dump(mode="json")
-        found[str(peft)] = {name: value for name, value in plain.items() if value != given[name]}
+def came_to(settings: CompareSettings, tunings: Tunings) -> list[dict[str, Any]]:
+    """Returns what settings that are not set, or `auto`, or were tuned, came to on this machine.
+
+    One entry for each method, and where it was tuned for each pretrained model and split: `peft`,
+    `model`, `split`, and the `values` by name.
+    """
+    given = settings.training.model_dump(mode="json")
+    keys: list[Key] = [*tunings.found] or [(peft, None, None) for peft in settings.peft]
+    found = []
+    for peft, model, split in keys:
+        tuned = tunings.found.get((peft, model, split))
+        training = settings.training if tuned is None else tuned.training(settings.training)
+        plain = effective(training, peft).model_dump(mode="json")
+        values = {name: value for name, value in plain.items() if value != given[name]}
+        found.append({"peft": peft, "model": model, "split": split, "values": values})
     return found
 
 

@@ -180,13 +180,16 @@ def setting_lines(settings: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def came_to_facts(material: Material) -> list[tuple[str, str]]:
-    """Returns by method what settings that are not set, or `auto`, came to."""
-    found: Mapping[Peft, Mapping[str, Any]] = material.record["came_to"]
-    return [
-        (PEFT_NAMES[peft], "; ".join(f"{name} {_shown(value)}" for name, value in values.items()))
-        for peft, values in found.items()
-        if values
-    ]
+    """Returns by method what settings that are not set, or `auto`, or were tuned, came to."""
+    facts = []
+    for found in material.record["came_to"]:
+        model, split = found["model"], found["split"]
+        name = PEFT_NAMES[found["peft"]]
+        name += f" ({bare(model)})" if model is not None else ""
+        name += f", split {split}" if split is not None else ""
+        values = [f"{setting} {_shown(value)}" for setting, value in found["values"].items()]
+        facts += [(name, "; ".join(values))] if values else []
+    return facts
 
 
 def bare(value: str) -> str:
@@ -201,7 +204,8 @@ def without_folders(text: str) -> str:
 
 def how_to_read(material: Material) -> list[tuple[str, str]]:
     """Returns what a reader who was not there should know."""
-    seeds = max((row.n_seeds for row in material.summary), default=0)
+    seeds = len({cell.seed for cell in material.cells})
+    splits = len({cell.split for cell in material.cells})
     facts = [
         (
             "RMSE",
@@ -224,9 +228,11 @@ def how_to_read(material: Material) -> list[tuple[str, str]]:
             "Seeds",
             "One seed proves little: retraining the same cell moves its RMSE by some hundredths. "
             "Run it with --seeds 3 or more."
-            if seeds < 2
-            else f"Intervals are over {seeds} training seeds; another split of the data may differ "
-            "by more than they say.",
+            if seeds < 2 and splits < 2
+            else f"Intervals are over {splits} splits, whose training molecules overlap."
+            if splits > 1
+            else f"Intervals are over {seeds} training seeds and the test molecules; another split "
+            "of the data may differ by more than they say.",
         ),
     ]
     if material.values:

@@ -20,6 +20,7 @@ from lipo_cli.chem.audit import audit_secondary
 from lipo_cli.commands.compare_output import write_result
 from lipo_cli.comparison.cells import CellResult
 from lipo_cli.comparison.engine import Comparison
+from lipo_cli.comparison.plan import Cell, Choice
 from lipo_cli.comparison.prepare import prepare
 from lipo_cli.comparison.report import build_report
 from lipo_cli.comparison.report_html import TEMPLATES, make_report, render, write_report
@@ -27,6 +28,9 @@ from lipo_cli.comparison.report_record import RECORD, read_material, write_recor
 from lipo_cli.comparison.scoring import Scored
 from lipo_cli.comparison.statistics import Verdict
 from lipo_cli.comparison.summary import Overlap, pick_champion, summarise
+from lipo_cli.comparison.tuning_methods import Tunings
+from lipo_cli.comparison.tuning_result import Tuned
+from lipo_cli.comparison.tuning_study import TrialResult
 from lipo_cli.errors import TrackingError
 from lipo_cli.model.adapters import DEFAULT_LEARNING_RATE
 from lipo_cli.settings import CompareSettings, Peft, ScoringMethod
@@ -456,3 +460,32 @@ def test_the_template_is_in_the_wheel() -> None:
 def _table(page: Element, name: str) -> Element:
     (found,) = [t for t in page.all("table") if t.one("caption").id == name]
     return found
+
+
+def test_a_page_of_several_splits_names_them_and_what_each_was_tuned_to(
+    settings: CompareSettings, tmp_path: Path
+) -> None:
+    split = [
+        replace(cell(name, "lora", 0), split=seed) for seed in (3, 4) for name in ("none", "all")
+    ]
+    rates = {3: 0.0123, 4: 0.0456}
+    tunings = Tunings(
+        {
+            ("lora", None, seed): Tuned(
+                Cell(Choice("none", Selection("none"), "control"), "lora", 0, split=seed),
+                (TrialResult(0, "complete", {"learning_rate": rate}, 0.6, {}, 1.0),),
+                {},
+                "run-of-the-search",
+            )
+            for seed, rate in rates.items()
+        }
+    )
+    folder = result_in(tmp_path / "splits", settings, cells=split, tunings=tunings)
+    page = parse(make_report(folder))
+    told = [row[:4] for row in rows(_table(page, "table-cells"))]
+    assert told == [[c.selection, "LoRA", str(c.split), "0"] for c in split]
+    text = page.one("main").text
+    for seed, rate in rates.items():
+        assert f"LoRA, split {seed}" in text
+        assert f"learning_rate {rate}" in text
+    assert "Intervals are over 2 splits" in text
