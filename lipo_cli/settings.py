@@ -131,8 +131,8 @@ class TrainingSettings(Settings):
     max_length: int = Field(default=202, ge=8)
     standardise: bool = True
     """Train on z-scored labels; off: on raw ones, so that the first prediction is about 0."""
-    lora_rank: int = Field(default=8, ge=1)
-    lora_alpha: float = Field(default=16.0, gt=0)
+    lora_rank: int = Field(default=32, ge=1)
+    lora_alpha: float = Field(default=32.0, gt=0)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     """0: the encoder has dropout of its own, and this one costs a quarter of a step on a CPU."""
     lora_targets: Literal["all", "attention"] = "all"

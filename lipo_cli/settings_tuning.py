@@ -56,8 +56,8 @@ class TuningSettings(Settings):
     """The learning rate is searched from the method's default divided by this to that times it."""
     learning_rate_range: Rates = None
     """The same range for every method, instead."""
-    lora_rank_range: Ranks = (2, 32)
-    lora_alpha_range: Bounds = (4.0, 64.0)
+    lora_rank_range: Ranks = (4, 128)
+    lora_alpha_range: Bounds = (8.0, 128.0)
     lora_dropout_range: Shares = (0.0, 0.3)
     dropout_range: Shares = (0.0, 0.3)
     weight_decay_range: Bounds = (1e-4, 0.3)

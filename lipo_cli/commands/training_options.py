@@ -76,7 +76,7 @@ MaxLength = Annotated[
 ]
 LoraRank = Annotated[
     int | None,
-    typer.Option("--lora-rank", help="Rank of LoRA. (default: 8)", rich_help_panel=_PANEL),
+    typer.Option("--lora-rank", help="Rank of LoRA. (default: 32)", rich_help_panel=_PANEL),
 ]
 Precision = Annotated[
     Literal["auto", "float32", "bf16"] | None,

@@ -20,7 +20,7 @@ from lipo_cli.settings import Peft, TrainingSettings
 DEFAULT_LEARNING_RATE: dict[Peft, float] = {
     "full": 4e-4,
     "bitfit": 4e-3,
-    "lora": 2e-3,
+    "lora": 1e-3,
     "ia3": 1e-2,
 }
 """Chosen on validation of Lipophilicity's reference split among a few (docs/benchmarks.md): a small

@@ -40,14 +40,14 @@ def test_only_lora_has_the_settings_of_lora() -> None:
 
 
 def test_the_settings_as_they_stand_are_first_and_inside() -> None:
-    training = TrainingSettings(learning_rate=1e-7, lora_rank=64, weight_decay=0, dropout=0.5)
+    training = TrainingSettings(learning_rate=1e-7, lora_rank=256, weight_decay=0, dropout=0.5)
     tuning = TuningSettings(also=("weight_decay", "dropout"))
     space = {r.name: r for r in search_space("lora", training, tuning)}
     first = first_parameters(tuple(space.values()))
-    assert first == {"learning_rate": 1e-7, "lora_rank": 64, "dropout": 0.5, "weight_decay": 0}
+    assert first == {"learning_rate": 1e-7, "lora_rank": 256, "dropout": 0.5, "weight_decay": 0}
     assert all(r.low <= r.first <= r.high for r in space.values())
     assert (space["learning_rate"].low, space["learning_rate"].high) == (1e-7, 2e-2)
-    assert (space["lora_rank"].low, space["lora_rank"].high) == (2, 64)
+    assert (space["lora_rank"].low, space["lora_rank"].high) == (4, 256)
     assert not space["weight_decay"].log, "a logarithm has no zero"
     assert tuned_training(training, first) == training
     assert described(first).startswith("learning rate 1e-07, LoRA rank 64")
