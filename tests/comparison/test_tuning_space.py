@@ -46,11 +46,11 @@ def test_the_settings_as_they_stand_are_first_and_inside() -> None:
     first = first_parameters(tuple(space.values()))
     assert first == {"learning_rate": 1e-7, "lora_rank": 256, "dropout": 0.5, "weight_decay": 0}
     assert all(r.low <= r.first <= r.high for r in space.values())
-    assert (space["learning_rate"].low, space["learning_rate"].high) == (1e-7, 2e-2)
+    assert (space["learning_rate"].low, space["learning_rate"].high) == (1e-7, 1e-2)
     assert (space["lora_rank"].low, space["lora_rank"].high) == (4, 256)
     assert not space["weight_decay"].log, "a logarithm has no zero"
     assert tuned_training(training, first) == training
-    assert described(first).startswith("learning rate 1e-07, LoRA rank 64")
+    assert described(first).startswith("learning rate 1e-07, LoRA rank 256")
 
 
 def test_a_range_for_all_methods_stands_in_the_place_of_the_span() -> None:
