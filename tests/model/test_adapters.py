@@ -251,8 +251,8 @@ def test_each_trainable_parameter_is_in_one_group_at_its_rate(
 def test_every_method_has_its_defaults() -> None:
     assert DEFAULT_LEARNING_RATE.keys() == DEFAULT_LAYER_DECAY.keys() == set(PEFT_METHODS)
     full = DEFAULT_LEARNING_RATE["full"]
-    # Small methods want rates 5 to 100 times those of full fine-tuning; LoRA of rank 32, which trains
-    # a fifth of all parameters, stands between.
+    # Small methods want rates 5 to 100 times those of full fine-tuning; LoRA of rank 32, which
+    # trains a fifth of all parameters, stands between.
     assert all(5 * full <= DEFAULT_LEARNING_RATE[p] <= 100 * full for p in ("bitfit", "ia3"))
     assert full < DEFAULT_LEARNING_RATE["lora"] < 5 * full
 
