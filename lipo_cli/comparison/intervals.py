@@ -4,7 +4,7 @@ A test RMSE would be another with another training seed, and another with other 
 two are crossed (every seed predicts every molecule), so that neither a t test over seeds nor a
 bootstrap over molecules covers both (Clark 1973, the language-as-fixed-effect fallacy). Here each
 source is a variance of the mean with its own degrees of freedom, and the half-widths add in squares
-(Graybill and Wang 1980; Zou and Donner 2008). docs/statistics.md has the measured coverage of all
+(Graybill and Wang 1980; Zou and Donner 2008). benchmarks/verdicts.py measures the coverage of all
 three.
 """
 
@@ -118,12 +118,14 @@ def p_value(delta: float, components: Sequence[Component]) -> float:
     return float(math.exp(root))
 
 
-def detectable(components: Sequence[Component], power: float = POWER) -> float:
-    """Returns the smallest difference that a test at 5 % would have seen with this power.
+def detectable(
+    components: Sequence[Component], level: float = LEVEL, power: float = POWER
+) -> float:
+    """Returns the smallest difference that a test at 1 - level would have seen with this power.
 
     The half-width of the test plus the one-sided half-width of the power, as for a t test.
     """
-    return half_width(components) + half_width(components, 2 * power - 1)
+    return half_width(components, level) + half_width(components, 2 * power - 1)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -28,6 +29,7 @@ from lipo_cli.valuation.selection_text import parse_selection
 
 ALPHA = 1 - LEVEL
 CONTROLS = ("none", "all")
+RANDOM = "random of equal size"
 
 Unit = tuple[int | None, int]
 """A split (None: the only one) and a training seed."""
@@ -53,7 +55,8 @@ class Verdict:
         high: Upper end.
         p: Two-sided, of no difference.
         p_holm: The same, corrected over all verdicts of the comparison (Holm 1979).
-        detectable: The smallest difference that the run would have seen with 80 % power.
+        detectable: The smallest difference that the run would have called significant after the
+            correction with a power of at least 80 %.
     """
 
     selection: str
@@ -118,123 +121,153 @@ def verdicts_of(cells: Sequence[CellResult]) -> list[Verdict]:
     against `none`; and with several pretrained models, every selection against itself with the
     first. A pair whose sides trained on the same rows says nothing and is left out.
     """
+    arms = arms_of(cells)
+    found = [
+        judged
+        for arm in arms
+        for name, controls in _opponents(arm, arms)
+        if (judged := compared(arm, name, controls, arms)) is not None
+    ]
+    tested = [verdict.p for verdict, _ in found if verdict.p is not None]
+    corrected = iter(holm(tested))
+    return [
+        verdict
+        if verdict.p is None
+        else replace(
+            verdict,
+            p_holm=next(corrected),
+            # At the first step of Holm's: what exceeds it is then significant, whatever the rest.
+            detectable=detectable(components, 1 - ALPHA / len(tested)),
+        )
+        for verdict, components in found
+    ]
+
+
+def arms_of(cells: Sequence[CellResult]) -> dict[Arm, dict[Unit, CellResult]]:
+    """Returns the finished cells of every arm by split and seed; an arm may have none."""
     arms: dict[Arm, dict[Unit, CellResult]] = {}
     for cell in cells:
-        arms.setdefault((cell.selection, cell.peft, cell.model), {})
+        units = arms.setdefault((cell.selection, cell.peft, cell.model), {})
         if cell.status == "finished" and cell.test_rmse is not None:
-            units = arms[cell.selection, cell.peft, cell.model]
             units[cell.split, cell.seed] = cell
-    found = [
-        verdict
-        for arm, other in _pairs(arms)
-        if (verdict := compared(arm, other, arms)) is not None
-    ]
-    tested = [v.p for v in found if v.p is not None]
-    corrected = iter(holm(tested))
-    return [replace(v, p_holm=next(corrected)) if v.p is not None else v for v in found]
+    return arms
 
 
-def _pairs(arms: Mapping[Arm, Runs]) -> Iterator[tuple[Arm, Arm]]:
-    baseline = next((model for _, _, model in arms), None)
+def equal_random(arm: Arm, arms: Mapping[Arm, Runs]) -> dict[Unit, CellResult]:
+    """Returns the random control of the arm's own size, split by split and seed by seed.
+
+    What a selection keeps may differ from split to split, and its control with it.
+    """
+    found = {}
+    for unit, cell in arms[arm].items():
+        control = arms.get((f"random:k={cell.n_selected}", *arm[1:]), {}).get(unit)
+        if control is not None:
+            found[unit] = control
+    return found
+
+
+def _opponents(arm: Arm, arms: Mapping[Arm, Runs]) -> Iterator[tuple[str, Runs]]:
+    """Yields what an arm is judged against: names, and the cells by split and seed."""
+    selection, peft, model = arm
     # A selection is named as the user wrote it, `tsds` or `tsds:optimal`: its form finds it.
-    by_form = {(str(parse_selection(arm[0])), *arm[1:]): arm for arm in arms}
-    for arm, runs in arms.items():
-        selection, peft, model = arm
-        others = [(name, peft, model) for name in _against(selection, runs)]
-        if model != baseline:
-            others.append((str(parse_selection(selection)), peft, baseline))
-        yield from ((arm, by_form[other]) for other in others if other in by_form)
-
-
-def _against(selection: str, runs: Runs) -> list[str]:
-    """Names the selections that this one is judged against."""
+    by_form = {(str(parse_selection(other[0])), *other[1:]): other for other in arms}
     rule = parse_selection(selection)
-    if selection == "none" or rule.rule == "random":
-        return []
+    names: list[str] = []
     if selection == "all":
-        return ["none"]
-    sizes = {cell.n_selected for cell in runs.values()}
-    names = [*CONTROLS, *(f"random:k={size}" for size in sorted(s for s in sizes if s))]
-    if rule.rule == "top":
-        names.append(str(replace(rule, rule="bottom")))
-    return names
+        names = ["none"]
+    elif rule.needs_scores:
+        names = [*CONTROLS]
+    for name in names:
+        if (name, peft, model) in arms:
+            yield name, arms[name, peft, model]
+    if rule.needs_scores:
+        if control := equal_random(arm, arms):
+            sizes = {cell.selection for cell in control.values()}
+            yield sizes.pop() if len(sizes) == 1 else RANDOM, control
+        bottom = by_form.get((str(replace(rule, rule="bottom")), peft, model))
+        if rule.rule == "top" and bottom is not None:
+            yield bottom[0], arms[bottom]
+    baseline = next(iter(arms))[2]
+    same = by_form.get((str(rule), peft, baseline))
+    if model != baseline and same is not None:
+        yield labelled(same[0], baseline), arms[same]
 
 
-def compared(arm: Arm, other: Arm, arms: Mapping[Arm, Runs]) -> Verdict | None:
-    """Compares two arms on the splits and seeds that both finished; no correction yet.
+def compared(
+    arm: Arm, against: str, controls: Runs, arms: Mapping[Arm, Runs]
+) -> tuple[Verdict, list[Component]] | None:
+    """Compares an arm with a control on the splits and seeds that both finished.
 
     Args:
         arm: What is judged.
-        other: The other side.
+        against: The name of the other side.
+        controls: Its cells.
         arms: The finished cells of every arm: those of the same method and model tell how far
             retraining with another seed moves a test RMSE.
 
     Returns:
-        The verdict; None where the two share no unit, or trained on the same rows throughout.
+        The verdict, not yet corrected, and its sources of uncertainty, none where there is no test;
+        None where the two share no unit, or trained on the same rows throughout.
     """
-    runs, controls = arms[arm], arms[other]
+    runs = arms[arm]
     shared = [unit for unit in runs if unit in controls]
     if not shared or all(_same_rows(runs[unit], controls[unit]) for unit in shared):
         return None
-    selection, peft, model = arm
     splits = list(dict.fromkeys(split for split, _ in shared))
     by_split = [
         float(np.mean([_delta(runs[u], controls[u]) for u in shared if u[0] == split]))
         for split in splits
     ]
     delta = float(np.mean(by_split))
-    verdict = Verdict(
-        selection,
-        peft,
-        model,
-        other[0] if model == other[2] else labelled(other[0], other[2]),
-        len(shared),
-        len(splits),
-        delta,
+    verdict = Verdict(*arm, against, len(shared), len(splits), delta)
+    components = (
+        [between_splits(by_split, _test_to_train(runs[shared[0]]))]
+        if len(splits) > 1
+        else _within_split(runs, controls, shared, arms)
     )
-    if len(splits) > 1:
-        components = [between_splits(by_split, _test_to_train(runs[shared[0]]))]
-    elif (noise := _seed_noise(arm, other, arms, shared)) is None:
-        return verdict
-    else:
-        components = [noise, *_molecules(runs, controls, shared)]
+    if not components:
+        return verdict, []
     half = half_width(components)
-    return replace(
-        verdict,
-        low=delta - half,
-        high=delta + half,
-        p=p_value(delta, components),
-        detectable=detectable(components),
-    )
+    p = p_value(delta, components)
+    return replace(verdict, low=delta - half, high=delta + half, p=p), components
 
 
-def mean_interval(
-    cells: Sequence[CellResult], same: Sequence[CellResult]
-) -> tuple[float, float] | None:
+def mean_interval(arm: Arm, arms: Mapping[Arm, Runs]) -> tuple[float, float] | None:
     """Returns the 95 % interval of an arm's mean test RMSE, over seeds and test molecules.
 
+    A seed moves all arms together (its own effect, as many degrees of freedom as seeds less one)
+    and each of them apart (the residual, pooled over the arms).
+
     Args:
-        cells: The arm's finished cells.
-        same: The finished cells of every arm of its method and model: they tell how far another
-            seed moves a test RMSE.
+        arm: The arm.
+        arms: The finished cells of every arm.
 
     Returns:
         Its ends; None with one seed of one split.
     """
+    cells = [*arms[arm].values()]
+    units = [*arms[arm]]
     if len(cells) < 2:
         return None
-    splits = list(dict.fromkeys(cell.split for cell in cells))
+    splits = list(dict.fromkeys(split for split, _ in units))
     if len(splits) > 1:
         means = [float(np.mean(_rmses([c for c in cells if c.split == split]))) for split in splits]
         centre = float(np.mean(means))
         components = [between_splits(means, _test_to_train(cells[0]))]
     else:
         centre = float(np.mean(_rmses(cells)))
-        known = [cell for cell in same if cell.test_rmse is not None]
-        one = residual_variance([0] * len(known), [cell.selection for cell in known], _rmses(known))
-        if one is None:
-            return None
-        components = [Component(one.variance / len(cells), one.df)]
+        whole = [
+            [runs[unit].test_rmse for unit in units]
+            for runs in _distinct(arms, arm[1], {arm[2]}, units)
+            if all(unit in runs for unit in units)
+        ]
+        table = np.array(whole, np.float64)
+        n_arms, n = table.shape
+        components = [Component(float(table.mean(axis=0).var(ddof=1)) / n, n - 1)]
+        of_arm = np.repeat(range(n_arms), n).tolist()
+        one = residual_variance([*range(n)] * n_arms, of_arm, table.ravel().tolist())
+        if one is not None:
+            components.append(Component(one.variance * (1 - 1 / n_arms) / n, one.df))
         if (terms := _mean_terms(cells)) is not None:
             components.append(molecule_component(terms))
     half = half_width(components)
@@ -258,33 +291,55 @@ def _same_rows(cell: CellResult, control: CellResult) -> bool:
     return cell.n_selected == 0 or control.selection == "all"
 
 
-def _seed_noise(
-    arm: Arm, other: Arm, arms: Mapping[Arm, Runs], shared: Sequence[Unit]
-) -> Component | None:
-    """Returns what other training seeds would change of the mean difference.
+def _within_split(
+    runs: Runs, controls: Runs, shared: Sequence[Unit], arms: Mapping[Arm, Runs]
+) -> list[Component]:
+    """Returns what other seeds and other test molecules would change; nothing with one seed.
 
-    Twice the variance of one test RMSE about seed and arm, pooled over the arms of the method and
-    the models concerned, over the number of seeds.
+    Seeds: twice the variance of one test RMSE about seed and arm, pooled over the arms of the
+    method and the models concerned, over the number of seeds.
     """
-    if len(shared) < 2:
-        return None
+    first, other = runs[shared[0]], controls[shared[0]]
+    pooled = _distinct(arms, first.peft, {first.model, other.model}, shared)
     values = [
-        (unit, key, cell.test_rmse)
-        for key, runs in arms.items()
-        if key[1] == arm[1] and key[2] in (arm[2], other[2])
-        for unit, cell in runs.items()
-        if unit in shared
+        (unit, i, cell.test_rmse)
+        for i, those in enumerate(pooled)
+        for unit, cell in those.items()
+        if unit in shared and cell.test_rmse is not None
     ]
-    units, keys, rmses = zip(*values, strict=True)
-    one = residual_variance(units, keys, rmses)
-    return None if one is None else Component(2 * one.variance / len(shared), one.df)
-
-
-def _molecules(runs: Runs, controls: Runs, shared: Sequence[Unit]) -> list[Component]:
-    """Returns what other test molecules would change; nothing where predictions are not known."""
+    one = residual_variance(*zip(*values, strict=True)) if len(shared) > 1 else None
+    if one is None:
+        return []
+    found = [Component(2 * one.variance / len(shared), one.df)]
     own = _mean_terms([runs[unit] for unit in shared])
-    other = _mean_terms([controls[unit] for unit in shared])
-    return [] if own is None or other is None else [molecule_component(own - other)]
+    theirs = _mean_terms([controls[unit] for unit in shared])
+    if own is not None and theirs is not None:
+        found.append(molecule_component(own - theirs))
+    return found
+
+
+def _distinct(
+    arms: Mapping[Arm, Runs], peft: Peft, models: Container[str | None], units: Sequence[Unit]
+) -> list[Runs]:
+    """Returns the arms of a method and of some models, one of those that came out the same.
+
+    A selection that keeps nothing is `none` over again, and tells nothing more about the noise.
+    """
+    found: list[Runs] = []
+    for key, runs in arms.items():
+        if key[1] != peft or key[2] not in models or not any(unit in runs for unit in units):
+            continue
+        if not any(_came_out_the_same(runs, other, units) for other in found):
+            found.append(runs)
+    return found
+
+
+def _came_out_the_same(runs: Runs, other: Runs, units: Sequence[Unit]) -> bool:
+    both = [unit for unit in units if unit in runs and unit in other]
+    pairs = [(runs[unit].test_rmse, other[unit].test_rmse) for unit in both]
+    return bool(pairs) and all(
+        a is not None and b is not None and math.isclose(a, b, rel_tol=1e-6) for a, b in pairs
+    )
 
 
 def _mean_terms(cells: Sequence[CellResult]) -> Floats | None:
@@ -297,5 +352,7 @@ def _mean_terms(cells: Sequence[CellResult]) -> Floats | None:
 
 
 def _test_to_train(cell: CellResult) -> float:
+    """Returns n_test / n_train of the split: secondary rows are the same on every split."""
     assert cell.n_train is not None
-    return int((cell.predictions["part"] == "test").sum()) / cell.n_train
+    n_train = cell.n_train - (cell.n_selected or 0)
+    return int((cell.predictions["part"] == "test").sum()) / n_train

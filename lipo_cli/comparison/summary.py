@@ -10,7 +10,15 @@ import numpy as np
 
 from lipo_cli.comparison.cells import CellResult
 from lipo_cli.comparison.plan import labelled
-from lipo_cli.comparison.statistics import Arm, Unit, Verdict, mean_interval, verdicts_of
+from lipo_cli.comparison.statistics import (
+    Arm,
+    Unit,
+    Verdict,
+    arms_of,
+    equal_random,
+    mean_interval,
+    verdicts_of,
+)
 from lipo_cli.settings import Peft
 from lipo_cli.valuation.agreement import jaccard
 
@@ -89,19 +97,11 @@ def summarise(
     said = verdicts_of(cells) if verdicts is None else verdicts
     intervals = {(v.selection, v.peft, v.model, v.against): (v.low, v.high) for v in said}
     baseline = cells[0].model if cells else None
-    return [_row(key, groups, baseline, intervals) for key in groups]
+    arms = arms_of(cells)
+    return [_row(key, groups, baseline, intervals, arms) for key in groups]
 
 
 _Interval = tuple[float | None, float | None]
-
-
-def _random_of_equal_size(key: Arm, groups: dict[Arm, list[CellResult]]) -> list[CellResult]:
-    group = groups[key]
-    # Of a failed cell nobody knows how many it chose.
-    first = next((cell for cell in group if cell.status == "finished"), group[0])
-    if first.role != "asked" or first.selection.startswith("random:"):
-        return []
-    return groups.get((f"random:k={first.n_selected}", *key[1:]), [])
 
 
 def _row(
@@ -109,6 +109,7 @@ def _row(
     groups: dict[Arm, list[CellResult]],
     baseline: str | None,
     intervals: Mapping[tuple[str, Peft, str | None, str], _Interval],
+    arms: Mapping[Arm, Mapping[Unit, CellResult]],
 ) -> SummaryRow:
     group = groups[key]
     selection, peft, model = key
@@ -119,8 +120,9 @@ def _row(
     none: _Interval = (None, None)
     low, high = intervals.get((*key, CONTROL), none)
     model_low, model_high = intervals.get((*key, labelled(selection, baseline)), none)
-    same = [cell for arm, others in groups.items() if arm[1:] == key[1:] for cell in others]
-    test_low, test_high = mean_interval(done, same) or none
+    test_low, test_high = mean_interval(key, arms) or none
+    judged = first.role == "asked" and not selection.startswith("random:")
+    chance = equal_random(key, arms) if judged else {}
     return SummaryRow(
         selection=selection,
         peft=peft,
@@ -141,7 +143,7 @@ def _row(
         else _difference(done, groups.get((CONTROL, peft, model), [])),
         delta_low=low,
         delta_high=high,
-        delta_random=_difference(done, _random_of_equal_size(key, groups)),
+        delta_random=_difference(done, [*chance.values()]),
         model=model,
         delta_model=None
         if model == baseline

@@ -16,7 +16,8 @@ from lipo_cli.comparison.intervals import (
     residual_variance,
     rmse_terms,
 )
-from lipo_cli.comparison.statistics import mean_interval, verdicts_of
+from lipo_cli.comparison.statistics import arms_of, mean_interval, verdicts_of
+from lipo_cli.comparison.summary import summarise
 
 N_TEST = 50
 MEASURED = np.random.default_rng(99).normal(size=N_TEST)
@@ -158,17 +159,85 @@ def test_splits_are_the_unit_where_there_are_several():
     assert (found.n_splits, found.n_seeds) == (4, 8)
     assert found.delta == pytest.approx(np.mean(deltas))
     # Nadeau and Bengio's factor beside an ordinary t test, which ignores that the splits overlap.
-    factor = np.sqrt(1 + 4 * N_TEST / 400)
+    factor = np.sqrt(1 + 4 * N_TEST / (400 - 24))
     assert found.high - found.low == pytest.approx(factor * (plain.high - plain.low))
 
 
-def test_the_interval_of_a_mean_pools_the_seeds_of_its_method():
-    several = cells("none", "all")
-    own, other = several[0::2], several[1::2]
-    within = np.mean([np.var([c.test_rmse for c in arm], ddof=1) for arm in (own, other)])
+def test_the_interval_of_a_mean_has_the_seeds_own_effect_and_the_residual():
+    several = cells("none", "all", "knn")
+    arms = arms_of(several)
+    table = np.array([[c.test_rmse for c in runs.values()] for runs in arms.values()])
+    own = several[0::3]
     terms = [rmse_terms(c.predictions["predicted"], MEASURED) for c in own]
-    components = [Component(within / 3, 4), molecule_component(np.mean(terms, axis=0))]
-    low, high = mean_interval(own, several)
-    assert (low + high) / 2 == pytest.approx(np.mean([c.test_rmse for c in own]))
+    residual = table - table.mean(axis=0) - table.mean(axis=1, keepdims=True) + table.mean()
+    components = [
+        Component(table.mean(axis=0).var(ddof=1) / 3, 2),
+        Component((residual**2).sum() / 4 * (2 / 3) / 3, 4),
+        molecule_component(np.mean(terms, axis=0)),
+    ]
+    low, high = mean_interval(("none", "lora", None), arms)
+    assert (low + high) / 2 == pytest.approx(table[0].mean())
     assert (high - low) / 2 == pytest.approx(half_width(components))
-    assert mean_interval(own[:1], several) is None
+    assert mean_interval(("none", "lora", None), arms_of(several[:3])) is None
+
+
+@pytest.mark.parametrize("n_equal", [0, 3])
+@pytest.mark.parametrize("n_seeds", [2, 3])
+def test_selections_that_keep_nothing_make_no_false_verdicts(n_seeds, n_equal):
+    """They are `none` over again, to the digit: as arms of their own they would hide the noise."""
+    rng = np.random.default_rng(11)
+    n_trials, raw = 400, 0
+    for _ in range(n_trials):
+        seen = rng.normal(0.6, 0.01, (2 + 3 - n_equal, n_seeds))
+        names = ["none", "all", *["a", "b", "c"][: 3 - n_equal]]
+        some = [
+            CellResult(
+                *(f"knn:top={10 + i}" if i > 1 else name, "lora", seed, "asked", "finished"),
+                n_selected={"none": 0, "all": 24}.get(name, 10 + i),
+                test_rmse=seen[i, seed],
+            )
+            for i, name in enumerate(names)
+            for seed in range(n_seeds)
+        ]
+        some += [
+            replace(cell, selection=f"loo:positive={i}")
+            for i in range(n_equal)
+            for cell in some[:n_seeds]
+        ]
+        found = verdicts_of(some)
+        (one,) = [v for v in found if (v.selection, v.against) == ("all", "none")]
+        raw += one.p < 0.05
+    assert raw / n_trials <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / n_trials)
+
+
+def test_the_random_control_is_that_of_the_size_on_each_split():
+    sizes = {1: 40, 2: 55, 3: 40}
+    several = []
+    for split, size in sizes.items():
+        several += [
+            cell("none", 0, 0.6, split=split),
+            cell("tsds", 0, 0.5, split=split, n_selected=size),
+            cell(f"random:k={size}", 0, 0.7, split=split, n_selected=size),
+        ]
+    found = {v.against: v for v in verdicts_of(several)}
+    assert found.keys() == {"none", "random of equal size"}
+    assert (found["random of equal size"].n_splits, found["random of equal size"].n_seeds) == (3, 3)
+    deltas = [b.test_rmse - c.test_rmse for b, c in zip(several[1::3], several[2::3], strict=True)]
+    assert found["random of equal size"].delta == pytest.approx(np.mean(deltas))
+    (row,) = [row for row in summarise(several) if row.selection == "tsds"]
+    assert row.delta_random == pytest.approx(np.mean(deltas))
+
+
+def test_what_would_have_been_seen_is_seen():
+    """No difference beyond it is ever called none, the correction included."""
+    rng = np.random.default_rng(5)
+    for _ in range(50):
+        several = [
+            replace(c, test_rmse=c.test_rmse + shift)
+            for name in ("none", "all", "knn", "loo")
+            for shift in [rng.normal(0, 0.1)]
+            for c in cells(name)
+        ]
+        for verdict in verdicts_of(several):
+            if not verdict.significant:
+                assert abs(verdict.delta) <= verdict.detectable
