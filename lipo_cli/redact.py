@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 _SHOWN = "***"
-_USER_AND_PASSWORD = re.compile(r"(?P<before>://[^\s/?#:@]*:)(?P<secret>[^\s@]*)(?=@)")
-_IN_QUERY = re.compile(r"(?P<before>[?&](?:password|passwd|pwd)=)(?P<secret>[^&\s'\"#]*)", re.I)
+_USER_AND_PASSWORD = re.compile(r"(?P<before>://[^\s/?#:@]*:)(?P<secret>[^\s]*)(?=@)")
+_IN_QUERY = re.compile(r"(?P<before>[?&](?:\w*password|passwd|pwd)=)(?P<secret>[^&\s'\"#]*)", re.I)
 
 
 def without_passwords(text: str) -> str:

@@ -20,6 +20,8 @@ from lipo_cli.tracking.provenance import command_line
         ("http://127.0.0.1:5000 models:/lipophilicity@champion",
          "http://127.0.0.1:5000 models:/lipophilicity@champion"),
         ("sqlite:///file.db", "sqlite:///file.db"),
+        ("postgresql://ann:s3c@ret@host/db", "postgresql://ann:***@host/db"),
+        ("postgresql://h/d?sslpassword=xx", "postgresql://h/d?sslpassword=***"),
         ("postgresql://ann@host/db", "postgresql://ann@host/db"),
         ("CC@CC:O", "CC@CC:O"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,7 +94,7 @@ def compare(
     recipe = read_preset(preset) if preset is not None else None
     if out is not None and not dry_run:
         opt.prepare_out(out, folder=True)
-    if budget is not None and not budget > 0:
+    if budget is not None and not 0 < budget < math.inf:
         raise SettingsError(f"{budget:g} minutes are no time", where="--budget")
     if recipe is not None and recipe.tasks:
         if budget is not None:

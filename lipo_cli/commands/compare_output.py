@@ -150,7 +150,8 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
         out.print(tuned.sentence(), markup=False, soft_wrap=True)
     for cell in result.cells:
         if cell.status == "failed":
-            say(f"failed: {cell.label} / {cell.peft} / seed {cell.seed}: {cell.error}")
+            split = "" if cell.split is None else f"split {cell.split} / "
+            say(f"failed: {split}{cell.label} / {cell.peft} / seed {cell.seed}: {cell.error}")
     _show_verdicts(result, settings)
     done = [cell for cell in result.cells if cell.status == "finished"]
     late = sum(cell.best_epoch == len(cell.history) for cell in done)

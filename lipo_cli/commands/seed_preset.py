@@ -141,6 +141,13 @@ def _check(
 ) -> None:
     """Checks that the tables are still the published ones."""
     for task, settings in asked.items():
+        for name, given in (("splits", settings.splits > 1), ("tune", settings.tuning.trials)):
+            if given:
+                raise SettingsError(
+                    f"the preset '{recipe.name}' has the published split and settings",
+                    where=f"--{name}",
+                    hint="--preset reference is a grid that can be changed",
+                )
         for name in ("selections", "peft", "controls", "models"):
             if getattr(settings, name) != getattr(own[task], name):
                 raise SettingsError(

@@ -63,7 +63,11 @@ class Costs:
         prepared, split = self.prepared, self.prepared.split
         per_epoch = len(prepared.train) + n_selected + _FORWARD * len(split.val)
         measured = _FORWARD * (len(split.val) + len(split.test)) * self.training.tta
-        return _SECONDS_PER_CELL + (self.training.epochs * per_epoch + measured) / self.rates[peft]
+        return _SECONDS_PER_CELL + (self.training.epochs * per_epoch + measured) / self._rate(peft)
+
+    def _rate(self, peft: Peft) -> float:
+        # A reference model may be of a method that is not compared: taken for the slowest.
+        return self.rates.get(peft, min(self.rates.values()))
 
     def of(self, cell: Cell, rows: NDArray[np.int64] | None, n_pool: int) -> float:
         """Returns the seconds of a cell, 0 where it is found.
@@ -84,7 +88,8 @@ class Costs:
         if self.ledger is None:
             return False
         asked = cell, rows.tobytes()
-        if asked not in self._found:
+        # What was not there may be by now: the reference model is trained between two questions.
+        if not self._found.get(asked):
             name = cell_fingerprint(cell, rows, self.prepared, self.training)
             self._found[asked] = self.ledger.find(name) is not None
         return self._found[asked]
@@ -92,7 +97,7 @@ class Costs:
     def scoring_seconds(self, method: ScoringMethod, reference: Cell, n_pool: int) -> float:
         """Returns the seconds that a scoring of the pool takes, the reference model apart."""
         molecules = len(self.prepared.train) + len(self.prepared.validation) + n_pool
-        return _SECONDS_PER_CELL + _SCORING[method] * molecules / self.rates[reference.peft]
+        return _SECONDS_PER_CELL + _SCORING[method] * molecules / self._rate(reference.peft)
 
 
 @dataclass(frozen=True)

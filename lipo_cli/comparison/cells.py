@@ -110,7 +110,8 @@ def cell_fingerprint(
     """Names everything that decides a cell's numbers: settings, data, chosen rows, base, code."""
     resolved = effective(cell.training(training), cell.peft)
     return resolved.fingerprint(
-        selection=str(cell.choice.selection),
+        # Nothing chosen is the control over again: found, not trained.
+        selection=str(cell.choice.selection) if len(rows) else "none",
         peft=cell.peft,
         seed=cell.seed,
         dataset=prepared.dataset.name,

@@ -139,12 +139,12 @@ def compare(
     """
     work = _Work(settings, ledger, view, tune_storage, pace)
     parts = (prepared, *other_splits)
+    sizes = [_checked_pool_size(settings, part) for part in parts]
     results: list[CellResult] = []
     splits: list[_OfSplit] = []
     for i, part in enumerate(parts):
         plan = make_plan(settings, part.split.seed if other_splits else None)
-        n_pool = len(part.require_pool()) if plan.needs_pool else 0
-        plan.check(n_pool)
+        n_pool = sizes[i]
         earlier = [cell for split in splits for cell in split.cells]
         shown = _Shown(view, earlier, (len(parts) - 1 - i) * plan.n_expected(n_pool))
         splits.append(_on_one_split(plan, n_pool, part, work, shown))
@@ -166,6 +166,14 @@ def compare(
         tunings=reduce(Tunings.joined, (split.tunings for split in splits)),
         left_out=[text for split in splits for text in split.left_out],
     )
+
+
+def _checked_pool_size(settings: CompareSettings, part: Prepared) -> int:
+    """Returns how many points may be chosen; that they are enough is known before any training."""
+    plan = make_plan(settings)
+    n_pool = len(part.require_pool()) if plan.needs_pool else 0
+    plan.check(n_pool)
+    return n_pool
 
 
 @dataclass(frozen=True)

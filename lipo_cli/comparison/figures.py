@@ -138,7 +138,8 @@ def training_curves(cells: Sequence[CellResult], label: str) -> Figure:
                 continue
             colour = COLOURS[names.index(cell.label) % len(COLOURS)]
             epochs = [row["epoch"] for row in cell.history]
-            named = cell.label if cell.seed == cells[0].seed else None
+            first = (cell.split, cell.seed) == (cells[0].split, cells[0].seed)
+            named = cell.label if first else None
             axes.plot(
                 epochs, [r["val_rmse"] for r in cell.history], ".-", color=colour, label=named
             )

@@ -36,11 +36,13 @@ class Picture:
 
 def pictures_of(material: Material) -> list[Picture]:
     """Returns the figures in reading order, each with its caption and its text alternative."""
-    return [
+    drawn = [
         Picture(stem, content, Words(*map(with_minus, _words(stem, material))))
         for name, content in material.figures.items()
         for stem in [name.removesuffix(".png")]
     ]
+    # Results first, the search for their settings after them.
+    return sorted(drawn, key=lambda picture: picture.name.startswith("tuning_"))
 
 
 def _words(stem: str, material: Material) -> Words:
@@ -51,8 +53,38 @@ def _words(stem: str, material: Material) -> Words:
             # One method's figures bear plain names; those of several are told apart.
             if stem in (kind, f"{kind}_{method}"):
                 return words(material, method)
+    for kind, title in _OF_TUNING.items():
+        if stem.startswith(kind):
+            return _tuning(stem.removeprefix(f"{kind}_"), title, material)
     name = stem.replace("_", " ")
     return Words(name.capitalize(), "", f"Figure {name}, not described.")
+
+
+_OF_TUNING = {
+    "tuning_history": "Tuning, trial by trial",
+    "tuning_parameters": "Tuning, what was tried",
+    "tuning_importance": "Tuning, what matters",
+}
+
+
+def _tuning(ending: str, title: str, material: Material) -> Words:
+    """Describes a figure of the search for the settings of `METHOD` or `METHOD_NUMBER`."""
+    peft, _, number = ending.partition("_")
+    if number:
+        tuned = material.tuning[int(number) - 1]
+    else:
+        tuned = next(each for each in material.tuning if each["peft"] == peft)
+    found = ", ".join(f"{name} {value:.3g}" for name, value in tuned["parameters"].items())
+    at_first = tuned["first_val_rmse"]
+    digits = material.decimals + 1
+    beside = "" if at_first is None else f", {at_first:.{digits}f} with the first settings"
+    split = "" if tuned["split"] is None else f", split {tuned['split']}"
+    return Words(
+        f"{title}: {peft}{split}",
+        "The control `none` trained again and again with other settings, judged by validation.",
+        f"{tuned['n_trials']} trials for {peft}{split}: lowest validation RMSE "
+        f"{tuned['val_rmse']:.{digits}f} with {found}{beside}.",
+    )
 
 
 def _done(material: Material) -> list[CellResult]:

@@ -55,6 +55,7 @@ class Material:
         values: The value table of each scoring method.
         curves: The removal curve of each.
         figures: PNG files by name, in reading order.
+        tuning: What was found for each method, where it was tuned.
     """
 
     record: Mapping[str, Any]
@@ -63,6 +64,7 @@ class Material:
     run_id: str
     champion: Mapping[str, Any] | None
     cells: list[CellResult]
+    tuning: list[Mapping[str, Any]]
     summary: list[SummaryRow]
     overlaps: list[Overlap]
     verdicts: list[Verdict]
@@ -198,6 +200,7 @@ def _material(folder: Path, figures: Path) -> Material:
         settings=settings,
         run_id=result["run_id"],
         champion=result["champion"],
+        tuning=result.get("tuning", []),
         cells=_revived(CellResult, result["cells"]),
         summary=_revived(SummaryRow, result["summary"]),
         overlaps=_revived(Overlap, result["overlaps"]),

@@ -88,12 +88,13 @@ def verdict_note(material: Material) -> str:
     unit = f"Differences of test RMSE ({material.record['label']}); below 0 is better."
     if not material.verdicts:
         return unit
-    seeds = max(verdict.n_seeds for verdict in material.verdicts)
+    seeds = len({cell.seed for cell in material.cells})
     splits = max(verdict.n_splits for verdict in material.verdicts)
+    n_tested = sum(verdict.p is not None for verdict in material.verdicts)
     return (
         f"{unit} Paired over {_counted(seeds, 'seed')} and {_counted(splits, 'split')}, with 95 % "
         f"intervals where there are several; p-values are two-sided, and Holm's correction is over "
-        f"the whole family of {_counted(len(material.verdicts), 'comparison')}."
+        f"the whole family of {_counted(n_tested, 'test')}."
     )
 
 
@@ -104,7 +105,7 @@ def data_facts(material: Material) -> list[tuple[str, str]]:
         ("Dataset", f"{_dataset(material)}: {without_folders(data['description'])}"),
         ("Measured set", _table(record["primary"])),
         (
-            f"Split {data['split']}",
+            f"Split {data['split']}" + (", the first" if _n_splits(material) > 1 else ""),
             f"{data['n_train']:,} training, {data['n_val']:,} validation, {data['n_test']:,} test "
             "molecules",
         ),
@@ -135,11 +136,17 @@ def champion_facts(material: Material) -> list[tuple[str, str]]:
     best, champion = material.record["best"], material.champion
     audit = material.record["audit"]
     if best is None:
-        return [
-            ("Offered", "no cell: none finished, or the audit failed and all took from the set")
-        ]
+        if not any(cell.status == "finished" for cell in material.cells):
+            why = "none finished"
+        elif audit is not None and audit["level"] == "fail":
+            why = "the audit failed, and all took from the set"
+        else:
+            why = "this recipe is rerun to be looked at, not to be used"
+        return [("Offered", f"no cell: {why}")]
     digits = material.decimals
     name = f"{best['selection']} / {best['peft']} / seed {best['seed']}"
+    if best["split"] is not None:
+        name = f"split {best['split']} / {name}"
     if best["model"]:
         name += f" / {PurePath(best['model']).name}"
     why = (
@@ -205,7 +212,7 @@ def without_folders(text: str) -> str:
 def how_to_read(material: Material) -> list[tuple[str, str]]:
     """Returns what a reader who was not there should know."""
     seeds = len({cell.seed for cell in material.cells})
-    splits = len({cell.split for cell in material.cells})
+    splits = _n_splits(material)
     facts = [
         (
             "RMSE",
@@ -229,7 +236,8 @@ def how_to_read(material: Material) -> list[tuple[str, str]]:
             "One seed proves little: retraining the same cell moves its RMSE by some hundredths. "
             "Run it with --seeds 3 or more."
             if seeds < 2 and splits < 2
-            else f"Intervals are over {splits} splits, whose training molecules overlap."
+            else f"Intervals are over {splits} splits, whose training molecules overlap. Counts of "
+            "molecules, values, drawn molecules, overlaps and the audit are of the first split."
             if splits > 1
             else f"Intervals are over {seeds} training seeds and the test molecules; another split "
             "of the data may differ by more than they say.",
@@ -254,6 +262,10 @@ def how_to_read(material: Material) -> list[tuple[str, str]]:
         )
     )
     return facts
+
+
+def _n_splits(material: Material) -> int:
+    return len({cell.split for cell in material.cells})
 
 
 def _dataset(material: Material) -> str:

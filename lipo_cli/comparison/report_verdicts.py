@@ -39,15 +39,19 @@ def verdicts_of(material: Material) -> list[SelectionVerdicts]:
     for name in dict.fromkeys(row.selection for row in material.summary if row.selection != "none"):
         rows = [row for row in material.summary if row.selection == name]
         tested = [verdict for verdict in material.verdicts if verdict.selection == name]
+        sizes = {
+            cell.n_selected
+            for cell in material.cells
+            if cell.selection == name and cell.status == "finished"
+        }
         if tested:
             lines = [VerdictLine(with_minus(v.numbers()), _meaning(v)) for v in tested]
             short = _in_short(tested)
         else:
             lines = [line for row in rows for line in _untested(row)]
             short = "No test was made; the differences are" if lines else "No control to compare"
-        if all(row.n_selected == 0 for row in rows):
+        if sizes == {0}:
             short = "It chose no point: its cells are the control `none` over again"
-            lines = []
         found.append(SelectionVerdicts(name, rows[0].role == "control", short, lines))
     return found
 

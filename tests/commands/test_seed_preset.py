@@ -124,6 +124,8 @@ def test_the_plan_counts_every_cell_and_the_adaptation(
         (["--peft", "lora"], "--peft"),
         (["--controls"], "--controls"),
         (["--budget", "5"], "--budget"),
+        (["--split", "random", "--splits", "2"], "--splits"),
+        (["--tune", "3"], "--tune"),
     ],
 )
 def test_the_tables_are_what_they_are(

@@ -147,3 +147,12 @@ def test_what_does_not_fit_is_not_started_and_methods_stay_whole(
     assert [text.split(" (")[0] for text in result.left_out] == [
         "ia3 with seed 0", "lora with seed 1", "ia3 with seed 1",
     ]  # fmt: skip
+
+
+def test_a_reference_model_of_a_method_not_compared_is_taken_for_the_slowest(world: World) -> None:
+    settings = world.settings(selections=("tsds",), peft=("ia3",), reference_peft="full")
+    prepared = prepare(settings.data)
+    same = world.settings(selections=("tsds",), peft=("ia3",), reference_peft="ia3")
+    other = fitted(settings, prepared, 1e6, rates={"ia3": 50.0}).seconds
+    own = fitted(same, prepared, 1e6, rates={"ia3": 50.0}).seconds
+    assert other == pytest.approx(own + by_hand(prepared, 0, 50.0))

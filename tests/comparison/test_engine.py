@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from lipo_cli.tracking.versions import regressor_folder
 from tests.comparison.conftest import Listener, World
 from tests.fixtures.models import tiny_checkpoint
 
+FEW = np.arange(5)
 NUMBERS = (
     "selection",
     "peft",
@@ -160,7 +162,9 @@ def test_test_labels_decide_nothing(world: World, store: Store, tmp_path: Path) 
     frame.loc[rows, label] = 100.0
     frame.to_csv(world.primary, index=False)
     second = run(world.settings(), open_store(tmp_path / "other"))
-    assert not any(cell.reused for cell in second.cells)
+    # (A choice of nothing is the control of the same run over again.)
+    trained = [cell for cell in second.cells if cell.n_selected or cell.selection == "none"]
+    assert not any(cell.reused for cell in trained)
     assert [c.val_rmse for c in second.cells] == [c.val_rmse for c in first.cells]
     assert [c.test_rmse for c in second.cells] != [c.test_rmse for c in first.cells]
     pd.testing.assert_frame_equal(first.scored["tsds"].table, second.scored["tsds"].table)
@@ -337,3 +341,37 @@ def test_several_splits_are_as_many_comparisons_and_one_verdict(world: World, st
 def test_one_fixed_split_cannot_be_drawn_again(world: World) -> None:
     with pytest.raises(SettingsError, match="for several, take random or scaffold_balanced"):
         world.settings(splits=2)
+
+
+def test_a_selection_that_keeps_nothing_is_the_control_found_again(
+    world: World, store: Store
+) -> None:
+    settings = world.settings(selections=("tsds:positive=1000000",), controls=False)
+    result = run(world.settings(selections=("none",), controls=False), store)
+    nothing = run(settings, store).cells[0]
+    assert (nothing.selection, nothing.n_selected) == ("tsds:positive=1000000", 0)
+    assert nothing.reused
+    assert nothing.run_id == result.cells[0].run_id
+
+
+def test_a_later_split_that_cannot_be_run_is_found_before_anything_is_trained(
+    world: World, store: Store
+) -> None:
+    settings = world.settings(
+        data={"split": "random", "fractions": (0.6, 0.2, 0.2)},
+        selections=("random:k=24",),
+        splits=2,
+    )
+    first, second = prepare(settings.data), *other_splits(settings)
+    assert second.pool is not None
+    smaller = replace(second, pool=replace(second.pool, examples=second.pool.examples.take(FEW)))
+    listener = Listener()
+    with pytest.raises(SettingsError, match="the pool holds 5 points"):
+        compare(
+            settings,
+            first,
+            MlflowLedger(store, settings.experiment),
+            listener,
+            other_splits=[smaller],
+        )
+    assert listener.heard == []

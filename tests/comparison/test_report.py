@@ -270,7 +270,7 @@ def test_the_verdicts_are_there_word_for_word_and_in_short(page: Element) -> Non
     assert "better than none" in text
     lowered = "Shown to lower the error against none: tsds:top=6 / lora."
     assert f"{lowered} Shown to raise it: tsds:top=6 / bitfit." in text
-    assert "family of 4 comparisons" in text
+    assert "family of 3 tests" in text
 
 
 def test_where_nothing_was_tested_the_page_says_so(made: Path) -> None:
@@ -489,3 +489,17 @@ def test_a_page_of_several_splits_names_them_and_what_each_was_tuned_to(
         assert f"LoRA, split {seed}" in text
         assert f"learning_rate {rate}" in text
     assert "Intervals are over 2 splits" in text
+    alts = [picture.attributes["alt"] or "" for picture in page.all("img")]
+    assert not [alt for alt in alts if "not described" in alt]
+    assert any("split 4: lowest validation RMSE 0.6000" in alt for alt in alts)
+
+
+def test_what_kept_nothing_is_said_so_and_keeps_its_other_verdicts(
+    settings: CompareSettings, tmp_path: Path
+) -> None:
+    nothing = [replace(cell("tsds:top=6", "lora", i), n_selected=0) for i in (0, 1)]
+    others = [cell(name, "lora", i) for i in (0, 1) for name in ("none", "all")]
+    folder = result_in(tmp_path / "nothing", settings, cells=[*others, *nothing])
+    text = parse(make_report(folder)).one("main").text
+    assert "It chose no point: its cells are the control none over again" in text
+    assert VERDICTS[1].numbers().replace(" -", f" {MINUS}").replace("[-", f"[{MINUS}") in text
