@@ -28,7 +28,7 @@ from lipo_cli.comparison.summary import (
 )
 from lipo_cli.comparison.tuning import TuningView
 from lipo_cli.comparison.tuning_methods import Tunings, tune_methods
-from lipo_cli.errors import LipoError
+from lipo_cli.errors import LipoError, TrainingError, ValuationError
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import (
     CompareSettings,
@@ -134,8 +134,9 @@ def compare(
 
     Raises:
         DataError: a selection needs a secondary set and there is none.
-        ValuationError: the pool cannot be scored.
-        TrainingError: the reference model diverged, so that nothing can be scored.
+        ValuationError: the pool of the first split cannot be scored.
+        TrainingError: its reference model diverged, so that nothing can be scored. On a later split
+            either is a failure of that split's cells.
     """
     work = _Work(settings, ledger, view, tune_storage, pace)
     parts = (prepared, *other_splits)
@@ -147,7 +148,14 @@ def compare(
         n_pool = sizes[i]
         earlier = [cell for split in splits for cell in split.cells]
         shown = _Shown(view, earlier, (len(parts) - 1 - i) * plan.n_expected(n_pool))
-        splits.append(_on_one_split(plan, n_pool, part, work, shown))
+        try:
+            splits.append(_on_one_split(plan, n_pool, part, work, shown))
+        except (TrainingError, ValuationError) as error:
+            if not splits:
+                raise
+            # Hours of earlier splits are not to be lost with this one.
+            failed = [_failed(cell, error) for cell in plan.cells()]
+            splits.append(_OfSplit(plan.cells(), failed, {}, {}, Tunings(), []))
         results += splits[-1].results
     verdicts = verdicts_of(results)
     summary = summarise(results, verdicts)
@@ -285,19 +293,23 @@ def _guarded(
             on_epoch=lambda row: view.epoch(cell, row),
         )
     except Exception as error:  # a cell that fails, for whatever reason, must not stop the rest
-        text = str(error) if isinstance(error, LipoError) else f"{type(error).__name__}: {error}"
-        result = CellResult(
-            selection=cell.choice.name,
-            peft=cell.peft,
-            seed=cell.seed,
-            role=cell.choice.role,
-            status="failed",
-            model=cell.model,
-            split=cell.split,
-            error=" ".join(text.split())[:300],
-        )
+        result = _failed(cell, error)
     view.finished(cell, result)
     return result
+
+
+def _failed(cell: Cell, error: Exception) -> CellResult:
+    text = str(error) if isinstance(error, LipoError) else f"{type(error).__name__}: {error}"
+    return CellResult(
+        selection=cell.choice.name,
+        peft=cell.peft,
+        seed=cell.seed,
+        role=cell.choice.role,
+        status="failed",
+        model=cell.model,
+        split=cell.split,
+        error=" ".join(text.split())[:300],
+    )
 
 
 def reference_model(

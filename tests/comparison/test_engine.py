@@ -375,3 +375,37 @@ def test_a_later_split_that_cannot_be_run_is_found_before_anything_is_trained(
             other_splits=[smaller],
         )
     assert listener.heard == []
+
+
+def test_a_later_split_that_cannot_be_scored_leaves_the_first_its_results(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained = engine_module.reference_model
+
+    def diverging(cell, *rest):  # type: ignore[no-untyped-def]
+        if cell.split == 1:
+            raise TrainingError("the loss became nan in epoch 1")
+        return trained(cell, *rest)
+
+    monkeypatch.setattr(engine_module, "reference_model", diverging)
+    settings = world.settings(
+        data={"split": "random", "fractions": (0.6, 0.2, 0.2)},
+        selections=("tsds:top=6",),
+        splits=2,
+    )
+    result = run(settings, store)
+    assert [c.status for c in result.cells] == ["finished"] * 4 + ["failed"] * 3
+    assert all("the loss became nan" in (c.error or "") for c in result.cells[4:])
+    assert all(v.n_splits == 1 for v in result.verdicts)
+    assert result.best is not None
+    alone = world.settings(
+        data={"split": "random", "split_seed": 1, "fractions": (0.6, 0.2, 0.2)},
+        selections=("tsds:top=6",),
+    )
+    monkeypatch.setattr(
+        engine_module,
+        "reference_model",
+        lambda cell, *rest: diverging(replace(cell, split=1), *rest),
+    )
+    with pytest.raises(TrainingError):
+        run(alone, store)
