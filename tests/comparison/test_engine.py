@@ -116,17 +116,18 @@ def test_a_second_run_computes_nothing_and_says_the_same(world: World, store: St
     assert len(find_runs(store, "lipo-compare")) == n_runs
 
 
-@pytest.mark.parametrize("where", [("none", 2), ("all", 1), ("tsds", 3)])
+@pytest.mark.parametrize("where", [("none", 2), ("all", 1), ("tsds:top=6", 3)])
 def test_an_interrupted_comparison_goes_on_and_ends_the_same(
     world: World, store: Store, tmp_path: Path, where: tuple[str, int]
 ) -> None:
+    settings = world.settings(selections=("tsds:top=6",))
     with pytest.raises(KeyboardInterrupt):
-        run(world.settings(), store, Listener(interrupt_at=where))
+        run(settings, store, Listener(interrupt_at=where))
     assert {found.status for found in find_runs(store, "lipo-compare")} <= {"FINISHED", "KILLED"}
     listener = Listener()
-    resumed = run(world.settings(), store, listener)
+    resumed = run(settings, store, listener)
     assert where not in listener.heard
-    whole = run(world.settings(), open_store(tmp_path / "other"))
+    whole = run(settings, open_store(tmp_path / "other"))
     assert table(resumed) == table(whole)
     assert {found.status for found in find_runs(store, "lipo-compare")} == {"FINISHED"}
 
@@ -284,13 +285,14 @@ def test_a_signal_in_a_cell_is_no_failed_cell(
 def test_a_cell_cut_off_under_one_spelling_goes_on_under_another(
     world: World, store: Store, tmp_path: Path
 ) -> None:
+    named = world.settings(selections=("tsds:positive",))
     with pytest.raises(KeyboardInterrupt):
-        run(world.settings(selections=("tsds",)), store, Listener(interrupt_at=("tsds", 2)))
-    settings = world.settings(selections=("tsds:optimal",))
+        run(named, store, Listener(interrupt_at=("tsds:positive", 2)))
+    settings = world.settings(selections=("tsds:positive=0",))
     listener = Listener()
     resumed = run(settings, store, listener)
     assert resumed.n_failed == 0
-    assert ("tsds:optimal", 1) not in listener.heard
+    assert ("tsds:positive=0", 1) not in listener.heard
     whole = run(settings, open_store(tmp_path / "other"))
     assert table(resumed) == table(whole)
 
