@@ -51,8 +51,9 @@ class InfluenceSettings(Settings):
     part: Literal["all", "head", "output"] = "all"
     """Parameters that may move: all that were trained, the regression head, its last map."""
     curvature: Literal["gauss-newton", "hessian"] = "gauss-newton"
-    solver: Literal["auto", "exact", "cg", "lissa"] = "auto"
-    """`auto`: exact where the gradients fit `table_gib`, else LiSSA over batches."""
+    solver: Literal["auto", "exact", "cg", "lissa", "ekfac"] = "auto"
+    """`auto`: exact where the gradients fit `table_gib`, else LiSSA over batches. `ekfac`: another
+    curvature, block-diagonal over linear maps, with nothing to solve (needs `lipo[ekfac]`)."""
     damping: float = Field(default=0.01, gt=0)
     """lambda, as a share of the curvature's largest eigenvalue."""
     tolerance: float = Field(default=1e-3, gt=0, lt=1)
@@ -75,6 +76,12 @@ class InfluenceSettings(Settings):
         if rows is not None and (len(set(rows)) != len(rows) or len(rows) < 2 or min(rows) < 0):
             raise ValueError("target_rows: 2 or more different rows, counted from 0")
         return rows
+
+    @model_validator(mode="after")
+    def _ekfac_is_of_gauss_newton(self) -> Self:
+        if self.solver == "ekfac" and self.curvature != "gauss-newton":
+            raise ValueError("solver ekfac approximates the Gauss-Newton matrix, not the Hessian")
+        return self
 
 
 class KnnSettings(Settings):

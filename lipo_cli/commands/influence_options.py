@@ -27,11 +27,12 @@ Curvature = Annotated[
     ),
 ]
 Solver = Annotated[
-    Literal["auto", "exact", "cg", "lissa"] | None,
+    Literal["auto", "exact", "cg", "lissa", "ekfac"] | None,
     typer.Option(
         "--solver",
-        help="auto: exact where the gradients fit --table-gib, else LiSSA over batches. "
-        "(default: auto)",
+        help="auto: exact where the gradients fit --table-gib, else LiSSA over batches; ekfac: "
+        "block-diagonal curvature of linear maps, nothing to solve "
+        "(pip install 'lipo\\[ekfac]'). (default: auto)",
         rich_help_panel=PANEL,
     ),
 ]

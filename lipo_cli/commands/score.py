@@ -115,6 +115,10 @@ def score(
         flags = {**flags, "target_rows": inf.parse_rows(target_rows)}
     settings = settings_from(ScoreSettings, config, flags)
     _check_flags(settings.method, flags)
+    if settings.method == "influence" and settings.influence.solver == "ekfac":
+        from lipo_cli.valuation.ekfac import require_kronfluence
+
+        require_kronfluence()
     if out is not None:
         opt.prepare_out(out, folder=True)
     prepared = prepare(settings.data)

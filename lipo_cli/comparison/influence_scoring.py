@@ -12,6 +12,7 @@ from lipo_cli.comparison.targets import Target
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress
 from lipo_cli.settings import InfluenceSettings
+from lipo_cli.valuation.ekfac import EkfacResult
 from lipo_cli.valuation.gradients import OutputGradients
 from lipo_cli.valuation.influence import InfluenceResult, Molecules, influence
 from lipo_cli.valuation.ridge_game import RidgeGame
@@ -69,6 +70,8 @@ def influence_figures(found: InfluenceResult) -> dict[str, float]:
     }
     if found.agreement is not None:
         figures["solver_agreement"] = found.agreement
+    if isinstance(found, EkfacResult):
+        figures["n_parameters_left_out"] = float(sum(count for _, count in found.left_out))
     return figures
 
 

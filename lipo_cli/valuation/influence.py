@@ -22,6 +22,7 @@ from lipo_cli.errors import ValuationError
 from lipo_cli.progress import Progress, SilentProgress
 from lipo_cli.settings import InfluenceSettings
 from lipo_cli.valuation.arrays import IntArray
+from lipo_cli.valuation.ekfac import with_ekfac
 from lipo_cli.valuation.gradients import OutputGradients
 from lipo_cli.valuation.influence_batches import over_batches
 from lipo_cli.valuation.influence_span import in_their_span
@@ -82,6 +83,8 @@ def influence(
         int(fold_of.max()) + 1 if n_folds is None else n_folds,
         by_row,
     )
+    if settings.solver == "ekfac":
+        return with_ekfac(task, progress)
     n_rows = len(curved) + len(target) + len(points)
     size = 4 * n_rows * gradients.n_parameters / 2**30
     # In memory there are some float64 matrices of the rows by what they span.

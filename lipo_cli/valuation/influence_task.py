@@ -97,16 +97,19 @@ class InfluenceResult:
     n_curvature: int
     by_row: FloatArray | None = None
 
+    def how(self) -> str:
+        """Returns what solved the system, on what, and how well."""
+        return (
+            f"{self.solver} on {self.n_parameters:,} parameters, {self.iterations:,} products, "
+            f"residual {self.residuals[-1]:.2g}, damping {self.damping:.3g} "
+            f"(largest eigenvalue {self.largest:.3g})"
+        )
+
     def sentence(self) -> str:
         """Returns how it was computed and how far the values can be told from nothing."""
         limit = float(student.ppf(0.975, self.freedom))
         told = int((np.abs(self.values) > limit * self.standard_error).sum())
-        text = (
-            f"{self.solver} on {self.n_parameters:,} parameters, {self.iterations:,} products, "
-            f"residual {self.residuals[-1]:.2g}, damping {self.damping:.3g} "
-            f"(largest eigenvalue {self.largest:.3g}); {told} of {len(self.values)} values differ "
-            "from zero at 5 %"
-        )
+        text = f"{self.how()}; {told} of {len(self.values)} values differ from zero at 5 %"
         expected = math.ceil(0.05 * len(self.values))
         if told <= 2 * expected:
             text += f", and chance alone gives {expected}: these scores cannot be told from zero"

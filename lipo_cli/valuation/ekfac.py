@@ -1,0 +1,187 @@
+"""Influence with EK-FAC for the curvature: one pass to fit it, no system to solve.
+
+The value is that of `influence`, 1/N grad L_target^T (H + lambda I)^-1 grad L(z), with another H:
+block-diagonal over the linear maps of the network, each block U diag(s) U^T with the Kronecker
+product of two eigenbases for U and with the true second moments along it for s (George et al. 2018,
+"Fast approximate natural gradient descent in a Kronecker-factored eigenbasis"; for influence Grosse
+et al. 2023, "Studying large language model generalization with influence functions"). Where one
+map alone is counted and its output is a number, U is the eigenbasis of the Gauss-Newton matrix
+itself and nothing is approximated.
+
+Just maps that were trained whole (weight, and bias where there is one) have such a block. What
+else was trained, such as norms and embeddings, stays where it is: it is counted and named.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Self
+
+import numpy as np
+from torch import nn
+
+from lipo_cli.errors import SettingsError, ValuationError
+from lipo_cli.model.regressor import Regressor
+from lipo_cli.progress import Progress
+from lipo_cli.valuation.arrays import finite_vector
+from lipo_cli.valuation.gradients import OutputGradients
+from lipo_cli.valuation.influence_task import InfluenceResult, Task
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What EK-FAC counts of the parameters that were trained.
+
+    Attributes:
+        maps: Names of the linear maps in the differentiated module.
+        n_parameters: Parameters of these maps.
+        left_out: How many other trained parameters there are, by what holds them.
+    """
+
+    maps: tuple[str, ...]
+    n_parameters: int
+    left_out: dict[str, int]
+
+
+@dataclass(frozen=True)
+class EkfacResult(InfluenceResult):
+    """Values by EK-FAC; the system of this curvature is solved in closed form.
+
+    Attributes:
+        n_maps: Linear maps that have a block of the curvature.
+        left_out: How many trained parameters have none, by what holds them.
+    """
+
+    n_maps: int = 0
+    left_out: tuple[tuple[str, int], ...] = ()
+
+    def how(self) -> str:
+        """Returns what was counted, what was left out, and the damping."""
+        text = f"EK-FAC on {self.n_parameters:,} parameters of {self.n_maps:,} linear maps"
+        if self.left_out:
+            others = ", ".join(f"{count:,} of {kind}" for kind, count in self.left_out)
+            text += f" (trained, too, but not counted: {others})"
+        return (
+            f"{text}, damping {self.damping:.3g} (largest eigenvalue of EK-FAC's curvature "
+            f"{self.largest:.3g})"
+        )
+
+
+def require_kronfluence() -> None:
+    """Checks, before anything is computed, that the library is there.
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if find_spec("kronfluence") is None:
+        raise SettingsError(
+            "the library that fits EK-FAC, kronfluence, is not installed",
+            where="--solver ekfac",
+            hint="pip install 'lipo[ekfac]'",
+        )
+
+
+def with_ekfac(task: Task, progress: Progress) -> EkfacResult:
+    """Values points with EK-FAC in the place of the Gauss-Newton matrix.
+
+    The factors are fitted on `task.curved`; the target's gradient is taken fold by fold (row by row
+    where values by row are wanted), and the spread over these parts is the standard error.
+
+    Raises:
+        SettingsError: kronfluence is not installed.
+        ValuationError: no linear map of the part was trained whole, or a number is not finite.
+    """
+    require_kronfluence()
+    from lipo_cli.valuation.ekfac_factors import Factors
+
+    seen = linear_maps(task.gradients)
+    m = len(task.target)
+    part_of = np.arange(m) if task.by_row else task.fold_of
+    n_parts = m if task.by_row else task.n_folds
+    with Factors(Differentiated.by(task.gradients), seen, progress) as factors:
+        largest = factors.fit(task.curved)
+        damping = task.settings.damping * largest
+        products = factors.products(
+            task.target, part_of, n_parts, task.points, damping, gib=task.settings.table_gib
+        )
+    parts = products / (m * task.n_train)  # [n, parts]; the losses were sums, not means
+    sizes = np.bincount(part_of, minlength=n_parts) / m
+    held = sizes > 0
+    means = parts[:, held] / sizes[held]  # what each part alone would say
+    return EkfacResult(
+        values=finite_vector("the values", parts.sum(axis=1)),
+        standard_error=means.std(axis=1, ddof=1) / math.sqrt(means.shape[1]),
+        fold_values=means @ task.fold_weights() if task.by_row else parts,
+        solver="ekfac",
+        damping=damping,
+        largest=largest,
+        iterations=0,
+        residuals=(0.0,),
+        agreement=None,
+        converged=True,
+        freedom=means.shape[1] - 1,
+        n_parameters=seen.n_parameters,
+        n_curvature=len(task.curved),
+        by_row=means if task.by_row else None,
+        n_maps=len(seen.maps),
+        left_out=tuple(seen.left_out.items()),
+    )
+
+
+@dataclass(frozen=True)
+class Differentiated:
+    """What gradients are of: the network, or the head on embeddings."""
+
+    regressor: Regressor
+    model: nn.Module
+    on_embeddings: bool
+
+    @classmethod
+    def by(cls, gradients: OutputGradients) -> Self:
+        """Reads it off gradients, which keep it to themselves."""
+        return cls(gradients._regressor, gradients._model, gradients._on_embeddings)
+
+
+def linear_maps(gradients: OutputGradients) -> Seen:
+    """Finds the linear maps that were trained whole, and counts what else was trained.
+
+    Raises:
+        ValuationError: there are none, or none below the head although something there was trained.
+    """
+    within, trained = Differentiated.by(gradients), set(gradients.names)
+    maps, counted = [], set[str]()
+    for name, module in within.model.named_modules():
+        own = {f"{name}.{each}" for each, _ in module.named_parameters(recurse=False)}
+        # A subclass may do something else with its weight.
+        if type(module) is nn.Linear and own <= trained:
+            maps.append(name)
+            counted |= own
+    parameters = dict(within.model.named_parameters())
+    head = {id(parameter) for parameter in within.regressor.head().parameters()}
+    below = [name for name in gradients.names if id(parameters[name]) not in head]
+    if not counted or (below and not counted.intersection(below)):
+        left = sum(parameters[name].numel() for name in below)
+        # Every method trains the head whole: its maps alone would pass for the method's values.
+        raise ValuationError(
+            "EK-FAC counts linear maps that were trained whole, and this "
+            f"{within.regressor.peft} model has none below its head: {left:,} trained parameters "
+            "would be left out",
+            where="--solver ekfac",
+            hint="take --parameters head with it, or --solver auto, which counts all of them",
+        )
+    left_out = Counter[str]()
+    for name in gradients.names:
+        if name not in counted:
+            left_out[_holder(within.model, name)] += parameters[name].numel()
+    n_parameters = sum(parameters[name].numel() for name in counted)
+    return Seen(tuple(maps), n_parameters, dict(left_out))
+
+
+def _holder(model: nn.Module, name: str) -> str:
+    """Names what holds a parameter: the class of its module; of a linear map which part of it."""
+    module, _, part = name.rpartition(".")
+    kind = type(model.get_submodule(module)).__name__
+    return f"{kind} ({part})" if kind == "Linear" else kind

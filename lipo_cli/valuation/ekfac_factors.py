@@ -1,0 +1,223 @@
+"""EK-FAC's factors and products by kronfluence; importable where `lipo[ekfac]` is installed.
+
+kronfluence reads a loss that is summed over a batch, so that the gradient of a molecule carries no
+1/batch. Its factors are second moments of the gradients of a pseudo-loss, commonly the loss against
+labels drawn from the model. For squared error with labels y ~ N(f, v) that is, by molecule,
+
+    E_y[grad (f - y)^2 grad (f - y)^2^T] = 4 E[(f - y)^2] grad f grad f^T = 4 v grad f grad f^T,
+
+hence the Gauss-Newton matrix 2 grad f grad f^T of the loss for v = 1/2 (the variance at which the
+negative log-likelihood is the loss itself). As the output is one number, nothing need be drawn: the
+pseudo-loss sqrt(2) f has just that outer product. Its mean over molecules is the Gauss-Newton
+matrix of the mean squared error in raw label units, and the factors hold no noise of sampling.
+
+Damping is added to the eigenvalues as it is (`damping_factor`); kronfluence's own choice, a tenth
+of each map's mean eigenvalue, is never taken.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import torch
+from kronfluence import Analyzer, FactorArguments, ScoreArguments, Task, prepare_model
+from kronfluence.utils.dataset import DataLoaderKwargs
+from kronfluence.utils.state import State
+from torch import Tensor, nn
+
+from lipo_cli.errors import ValuationError
+from lipo_cli.model.batches import batches_in_order, collate
+from lipo_cli.progress import Progress
+from lipo_cli.valuation.arrays import FloatArray, IntArray
+from lipo_cli.valuation.ekfac import Differentiated, Seen
+from lipo_cli.valuation.influence_task import Molecules
+
+_AT_ONCE = 32
+_NUMBERS = 2**25
+"""Gradients of a batch by one map stay at some hundred MB."""
+_NAME = "ekfac"
+Row = tuple[Any, float]
+"""Token ids or an embedding, and a label."""
+
+
+class SquaredError(Task):  # type: ignore[misc]
+    """The loss (f - y)^2 in raw label units, summed over a batch; the target's is the same.
+
+    Args:
+        maps: The linear maps that count.
+        progress: Told of molecules.
+    """
+
+    def __init__(self, maps: Sequence[str], progress: Progress) -> None:
+        self._maps = list(maps)
+        self._progress = progress
+
+    def compute_train_loss(
+        self, batch: dict[str, Tensor], model: nn.Module, sample: bool = False
+    ) -> Tensor:
+        """Returns the loss, or (`sample`) what has the Gauss-Newton matrix for second moments."""
+        predicted = predict(model, batch)
+        self._progress.advance(len(predicted))
+        if sample:
+            return math.sqrt(2) * predicted.sum()
+        return (predicted - batch["labels"]).square().sum()
+
+    def compute_measurement(self, batch: dict[str, Tensor], model: nn.Module) -> Tensor:
+        """Returns the target's loss."""
+        return self.compute_train_loss(batch, model)
+
+    def get_influence_tracked_modules(self) -> list[str]:
+        """Returns the linear maps that count."""
+        return self._maps
+
+    def get_attention_mask(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """Returns the mask [batch, length]: what stands at padding is no activation."""
+        return batch.get("attention_mask")
+
+
+def predict(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """Returns predictions [batch] in raw label units of a network, or of a head on embeddings."""
+    if "embeddings" in batch:
+        values: Tensor = model(batch["embeddings"])
+    else:
+        values = model(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
+        ).logits
+    return values[:, 0]
+
+
+class Factors:
+    """Factors in a temporary folder, for the time of a `with` block.
+
+    Args:
+        within: The network or the head; it is copied, and left as it is.
+        seen: The linear maps that count.
+        progress: Told of molecules.
+    """
+
+    def __init__(self, within: Differentiated, seen: Seen, progress: Progress) -> None:
+        self._within, self._seen, self._progress = within, seen, progress
+        self._scratch = tempfile.TemporaryDirectory(prefix="lipo-ekfac-")
+        self._logger = logging.getLogger("kronfluence")
+        self._level = self._logger.level
+        first = next(within.model.parameters())
+        self._dtype, self._device = first.dtype, first.device
+        widest = max(
+            within.model.get_submodule(name).get_parameter("weight").numel() for name in seen.maps
+        )
+        self._at_once = max(1, min(_AT_ONCE, _NUMBERS // widest))
+
+    def __enter__(self) -> Self:
+        """Wraps a copy of the network for kronfluence, which would freeze and change the original.
+
+        Raises:
+            ValuationError: a map is used several times for a molecule.
+        """
+        self._logger.setLevel(logging.ERROR)
+        task = SquaredError(self._seen.maps, self._progress)
+        model = prepare_model(copy.deepcopy(self._within.model), task)
+        # The device is remembered for the whole process, whoever asked first.
+        State._reset_state()
+        self._analyzer = Analyzer(
+            _NAME,
+            model,
+            task,
+            cpu=self._device.type == "cpu",
+            disable_tqdm=True,
+            output_dir=self._scratch.name,
+        )
+        self._analyzer.set_dataloader_kwargs(DataLoaderKwargs(collate_fn=self._collate))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Removes the folder."""
+        self._logger.setLevel(self._level)
+        self._scratch.cleanup()
+
+    def fit(self, molecules: Molecules) -> float:
+        """Fits the factors; returns the largest eigenvalue of the curvature.
+
+        Raises:
+            ValuationError: it is zero or not finite.
+        """
+        rows, _ = self._rows(molecules)
+        self._progress.start("EK-FAC factors", 2 * len(rows), "molecules")
+        dtypes = {
+            "activation_covariance_dtype": self._dtype,
+            "gradient_covariance_dtype": self._dtype,
+            "per_sample_gradient_dtype": self._dtype,
+            "lambda_dtype": self._dtype,
+        }
+        whole = {"covariance_max_examples": None, "lambda_max_examples": None}
+        try:
+            self._analyzer.fit_all_factors(
+                _NAME,
+                rows,
+                per_device_batch_size=self._at_once,
+                factor_args=FactorArguments(strategy="ekfac", **dtypes, **whole),
+            )
+        except torch.linalg.LinAlgError:
+            largest = math.nan
+        else:
+            found = self._analyzer.load_lambda_matrices(_NAME)
+            sums, counts = found["lambda_matrix"], found["num_lambda_processed"]
+            largest = max(float(sums[name].max() / counts[name]) for name in sums)
+        self._progress.finish()
+        if not (largest > 0 and math.isfinite(largest)):
+            raise ValuationError(
+                f"the largest eigenvalue of EK-FAC's curvature is {largest:g}",
+                hint="the model's gradients vanish or are not finite: train it anew",
+            )
+        return largest
+
+    def products(
+        self,
+        target: Molecules,
+        part_of: IntArray,
+        n_parts: int,
+        points: Molecules,
+        damping: float,
+        *,
+        gib: float,
+    ) -> FloatArray:
+        """Multiplies the target's gradients, by part, with the points' over the damped curvature.
+
+        Args:
+            target: [m] the rows whose loss is to fall.
+            part_of: [m] the part of each row; where every row is its own, all are held at once.
+            n_parts: Parts; those without rows count nothing.
+            points: [n].
+            damping: lambda.
+            gib: Memory that the gradients of rows may take.
+
+        Returns:
+            [n, n_parts] sum over a part's rows of grad (f - y)^2, times (H + lambda I)^-1, times
+            grad (f - y)^2 of a point.
+        """
+        rows, order = self._rows(points)
+        own = n_parts == len(target)
+        members = [np.flatnonzero(part_of == part) for part in range(n_parts)]
+        groups = [np.arange(len(target))] if own else [each for each in members if len(each)]
+        self._progress.start("values (ekfac)", None, "molecules")
+        found = np.zeros((len(points), n_parts))
+        for number, group in enumerate(groups):
+            chosen = Molecules([target.smiles[i] for i in group.tolist()], target.labels[group])
+            queries, query_order = self._rows(chosen)
+            scores = self._scores(f"part{number}", queries, rows, damping, gib, own=own)
+            columns = group[query_order] if own else part_of[group[:1]]
+            found[np.ix_(order, columns)] = scores.T
+        self._progress.finish()
+        return found
