@@ -98,17 +98,25 @@ def with_ekfac(task: Task, progress: Progress) -> EkfacResult:
     from lipo_cli.valuation.ekfac_factors import Factors
 
     seen = linear_maps(task.gradients)
-    m = len(task.target)
-    part_of = np.arange(m) if task.by_row else task.fold_of
-    n_parts = m if task.by_row else task.n_folds
+    m, settings = len(task.target), task.settings
     with Factors(Differentiated.by(task.gradients), seen, progress) as factors:
         largest = factors.fit(task.curved)
-        damping = task.settings.damping * largest
-        products = factors.products(
-            task.target, part_of, n_parts, task.points, damping, gib=task.settings.table_gib
-        )
-    parts = products / (m * task.n_train)  # [n, parts]; the losses were sums, not means
-    sizes = np.bincount(part_of, minlength=n_parts) / m
+        damping = settings.damping * largest
+        passes = 1 if task.by_row else len(np.unique(task.fold_of))
+        progress.start("values (ekfac)", m + passes * len(task.points), "molecules")
+        if task.by_row:
+            parts = factors.products(
+                task.target, task.points, damping, together=False, gib=settings.table_gib
+            )
+        else:
+            parts = np.zeros((len(task.points), task.n_folds))
+            for fold in np.unique(task.fold_of).tolist():
+                rows = task.target.take(np.flatnonzero(task.fold_of == fold))
+                products = factors.products(rows, task.points, damping, together=True)
+                parts[:, fold] = products[:, 0]
+        progress.finish()
+    parts = parts / (m * task.n_train)  # the losses were sums, not means
+    sizes = np.bincount(np.arange(m) if task.by_row else task.fold_of, minlength=parts.shape[1]) / m
     held = sizes > 0
     means = parts[:, held] / sizes[held]  # what each part alone would say
     return EkfacResult(

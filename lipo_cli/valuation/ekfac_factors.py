@@ -18,11 +18,12 @@ of each map's mean eigenvalue, is never taken.
 from __future__ import annotations
 
 import copy
+import gc
 import logging
 import math
 import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,6 +33,7 @@ from kronfluence import Analyzer, FactorArguments, ScoreArguments, Task, prepare
 from kronfluence.utils.dataset import DataLoaderKwargs
 from kronfluence.utils.state import State
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from lipo_cli.errors import ValuationError
 from lipo_cli.model.batches import batches_in_order, collate
@@ -44,8 +46,19 @@ _AT_ONCE = 32
 _NUMBERS = 2**25
 """Gradients of a batch by one map stay at some hundred MB."""
 _NAME = "ekfac"
-Row = tuple[Any, float]
-"""Token ids or an embedding, and a label."""
+
+
+class _Rows(Dataset[tuple[Any, float]]):
+    """Token ids or embeddings with labels; no list, as kronfluence prints what it is given."""
+
+    def __init__(self, inputs: Sequence[Any], labels: Sequence[float]) -> None:
+        self._inputs, self._labels = inputs, labels
+
+    def __len__(self) -> int:
+        return len(self._inputs)
+
+    def __getitem__(self, index: int) -> tuple[Any, float]:
+        return self._inputs[index], self._labels[index]
 
 
 class SquaredError(Task):  # type: ignore[misc]
@@ -121,8 +134,9 @@ class Factors:
         Raises:
             ValuationError: a map is used several times for a molecule.
         """
+        self._within.regressor.model.eval()
         self._logger.setLevel(logging.ERROR)
-        task = SquaredError(self._seen.maps, self._progress)
+        task = SquaredError(self._used_maps(), self._progress)
         model = prepare_model(copy.deepcopy(self._within.model), task)
         # The device is remembered for the whole process, whoever asked first.
         State._reset_state()
@@ -134,7 +148,10 @@ class Factors:
             disable_tqdm=True,
             output_dir=self._scratch.name,
         )
-        self._analyzer.set_dataloader_kwargs(DataLoaderKwargs(collate_fn=self._collate))
+        self._analyzer.set_dataloader_kwargs(DataLoaderKwargs(collate_fn=self._collator()))
+        # It collects garbage before and after every step, 22 times for four folds: almost a second
+        # each while all that was ever imported is looked through.
+        gc.freeze()
         return self
 
     def __exit__(
@@ -144,6 +161,7 @@ class Factors:
         trace: TracebackType | None,
     ) -> None:
         """Removes the folder."""
+        gc.unfreeze()
         self._logger.setLevel(self._level)
         self._scratch.cleanup()
 
@@ -169,7 +187,7 @@ class Factors:
                 per_device_batch_size=self._at_once,
                 factor_args=FactorArguments(strategy="ekfac", **dtypes, **whole),
             )
-        except torch.linalg.LinAlgError:
+        except torch.linalg.LinAlgError:  # of matrices that are not finite
             largest = math.nan
         else:
             found = self._analyzer.load_lambda_matrices(_NAME)
@@ -186,38 +204,105 @@ class Factors:
     def products(
         self,
         target: Molecules,
-        part_of: IntArray,
-        n_parts: int,
         points: Molecules,
         damping: float,
         *,
-        gib: float,
+        together: bool,
+        gib: float = 1.0,
     ) -> FloatArray:
-        """Multiplies the target's gradients, by part, with the points' over the damped curvature.
+        """Multiplies the target's gradients with the points' over the damped curvature.
 
         Args:
             target: [m] the rows whose loss is to fall.
-            part_of: [m] the part of each row; where every row is its own, all are held at once.
-            n_parts: Parts; those without rows count nothing.
             points: [n].
             damping: lambda.
-            gib: Memory that the gradients of rows may take.
+            together: Whether the gradients of the rows are summed first.
+            gib: Memory that they may take where they are not; beyond it the points are read again.
 
         Returns:
-            [n, n_parts] sum over a part's rows of grad (f - y)^2, times (H + lambda I)^-1, times
+            [n, m], or [n, 1] together: grad (f - y)^2 of a row, times (H + lambda I)^-1, times
             grad (f - y)^2 of a point.
         """
         rows, order = self._rows(points)
-        own = n_parts == len(target)
-        members = [np.flatnonzero(part_of == part) for part in range(n_parts)]
-        groups = [np.arange(len(target))] if own else [each for each in members if len(each)]
-        self._progress.start("values (ekfac)", None, "molecules")
-        found = np.zeros((len(points), n_parts))
-        for number, group in enumerate(groups):
-            chosen = Molecules([target.smiles[i] for i in group.tolist()], target.labels[group])
-            queries, query_order = self._rows(chosen)
-            scores = self._scores(f"part{number}", queries, rows, damping, gib, own=own)
-            columns = group[query_order] if own else part_of[group[:1]]
-            found[np.ix_(order, columns)] = scores.T
-        self._progress.finish()
+        queries, query_order = self._rows(target)
+        held = max(1, int(gib * 2**30 / 4 / self._seen.n_parameters) // self._at_once)
+        arguments = ScoreArguments(
+            damping_factor=damping,
+            aggregate_query_gradients=together,
+            query_gradient_accumulation_steps=held,
+            per_sample_gradient_dtype=self._dtype,
+            precondition_dtype=self._dtype,
+            score_dtype=self._dtype,
+        )
+        self._analyzer.compute_pairwise_scores(
+            _NAME,
+            _NAME,
+            queries,
+            rows,
+            per_device_query_batch_size=self._at_once,
+            per_device_train_batch_size=self._at_once,
+            score_args=arguments,
+            overwrite_output_dir=True,
+        )
+        scores = self._analyzer.load_pairwise_scores(_NAME)["all_modules"].double().numpy()
+        found = np.empty((len(rows), len(scores)))
+        found[np.ix_(order, [0] if together else query_order)] = scores.T
         return found
+
+    def _rows(self, molecules: Molecules) -> tuple[_Rows, IntArray]:
+        """Returns rows by length, which are padded least, and their places in the order given."""
+        regressor = self._within.regressor
+        if self._within.on_embeddings:
+            inputs: list[Any] = list(regressor.embed(molecules.smiles))
+            order = np.arange(len(inputs))
+        else:
+            inputs = list(regressor.encode(molecules.smiles).ids)
+            order = batches_in_order([len(ids) for ids in inputs], len(inputs))[0]
+        places = order.tolist()
+        return _Rows([inputs[i] for i in places], molecules.labels[order].tolist()), order
+
+    def _collator(self) -> Callable[[Sequence[tuple[Any, float]]], dict[str, Tensor]]:
+        """Returns what makes a batch; a plain function: kronfluence copies it with all it holds."""
+        dtype, pad_id = self._dtype, self._within.regressor.pad_id
+        on_embeddings = self._within.on_embeddings
+
+        def put_together(rows: Sequence[tuple[Any, float]]) -> dict[str, Tensor]:
+            inputs, labels = zip(*rows, strict=True)
+            found = {"labels": torch.tensor(labels, dtype=dtype)}
+            if on_embeddings:
+                return found | {"embeddings": torch.from_numpy(np.stack(inputs)).to(dtype)}
+            batch = collate(inputs, pad_id)
+            return found | {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
+
+        return put_together
+
+    def _used_maps(self) -> list[str]:
+        """Returns the maps that a molecule goes through; of the others there is no gradient.
+
+        Raises:
+            ValuationError: it goes through one of them several times.
+        """
+        model, uses = self._within.model, Counter[str]()
+        handles = [
+            model.get_submodule(name).register_forward_hook(
+                lambda *_, name=name: uses.update([name])
+            )
+            for name in self._seen.maps
+        ]
+        try:
+            rows, _ = self._rows(Molecules(["C"], np.zeros(1)))
+            batch = self._collator()([rows[0]])
+            with torch.no_grad():
+                predict(model, {key: value.to(self._device) for key, value in batch.items()})
+        finally:
+            for handle in handles:
+                handle.remove()
+        if several := [name for name in self._seen.maps if uses[name] > 1]:
+            # kronfluence would count its last use alone.
+            raise ValuationError(
+                f"{len(several)} linear maps of this encoder are used several times for a molecule "
+                f"({several[0]}, ...), which EK-FAC by kronfluence does not count right",
+                where="--solver ekfac",
+                hint="take --solver auto, or --parameters head",
+            )
+        return [name for name in self._seen.maps if uses[name]]

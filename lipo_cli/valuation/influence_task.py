@@ -24,6 +24,10 @@ class Molecules:
     def __len__(self) -> int:
         return len(self.smiles)
 
+    def take(self, positions: IntArray) -> Molecules:
+        """Returns these molecules, in this order."""
+        return Molecules([self.smiles[i] for i in positions.tolist()], self.labels[positions])
+
 
 @dataclass(frozen=True)
 class Task:
