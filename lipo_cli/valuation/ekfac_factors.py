@@ -22,8 +22,10 @@ import gc
 import logging
 import math
 import tempfile
+import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -96,14 +98,32 @@ class SquaredError(Task):  # type: ignore[misc]
         return batch.get("attention_mask")
 
 
+@contextmanager
+def _in_silence() -> Iterator[str]:
+    """Gives a temporary folder while kronfluence is neither heard nor slow for want of a detail.
+
+    It collects garbage before and after every step, 22 times for four folds: almost a second each
+    while all that was ever imported is looked through.
+    """
+    logger = logging.getLogger("kronfluence")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    gc.freeze()
+    try:
+        with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="lipo-ekfac-") as folder:
+            warnings.filterwarnings("ignore", category=FutureWarning, module="kronfluence")
+            yield folder
+    finally:
+        gc.unfreeze()
+        logger.setLevel(level)
+
+
 def predict(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """Returns predictions [batch] in raw label units of a network, or of a head on embeddings."""
     if "embeddings" in batch:
         values: Tensor = model(batch["embeddings"])
     else:
-        values = model(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-        ).logits
+        values = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
     return values[:, 0]
 
 
@@ -118,9 +138,6 @@ class Factors:
 
     def __init__(self, within: Differentiated, seen: Seen, progress: Progress) -> None:
         self._within, self._seen, self._progress = within, seen, progress
-        self._scratch = tempfile.TemporaryDirectory(prefix="lipo-ekfac-")
-        self._logger = logging.getLogger("kronfluence")
-        self._level = self._logger.level
         first = next(within.model.parameters())
         self._dtype, self._device = first.dtype, first.device
         widest = max(
@@ -135,23 +152,22 @@ class Factors:
             ValuationError: a map is used several times for a molecule.
         """
         self._within.regressor.model.eval()
-        self._logger.setLevel(logging.ERROR)
         task = SquaredError(self._used_maps(), self._progress)
-        model = prepare_model(copy.deepcopy(self._within.model), task)
-        # The device is remembered for the whole process, whoever asked first.
-        State._reset_state()
-        self._analyzer = Analyzer(
-            _NAME,
-            model,
-            task,
-            cpu=self._device.type == "cpu",
-            disable_tqdm=True,
-            output_dir=self._scratch.name,
-        )
-        self._analyzer.set_dataloader_kwargs(DataLoaderKwargs(collate_fn=self._collator()))
-        # It collects garbage before and after every step, 22 times for four folds: almost a second
-        # each while all that was ever imported is looked through.
-        gc.freeze()
+        with ExitStack() as around:
+            scratch = around.enter_context(_in_silence())
+            model = prepare_model(copy.deepcopy(self._within.model), task)
+            # The device is remembered for the whole process, whoever asked first.
+            State._reset_state()
+            self._analyzer = Analyzer(
+                _NAME,
+                model,
+                task,
+                cpu=self._device.type == "cpu",
+                disable_tqdm=True,
+                output_dir=scratch,
+            )
+            self._analyzer.set_dataloader_kwargs(DataLoaderKwargs(collate_fn=self._collator()))
+            self._around = around.pop_all()
         return self
 
     def __exit__(
@@ -161,9 +177,7 @@ class Factors:
         trace: TracebackType | None,
     ) -> None:
         """Removes the folder."""
-        gc.unfreeze()
-        self._logger.setLevel(self._level)
-        self._scratch.cleanup()
+        self._around.close()
 
     def fit(self, molecules: Molecules) -> float:
         """Fits the factors; returns the largest eigenvalue of the curvature.
@@ -187,7 +201,7 @@ class Factors:
                 per_device_batch_size=self._at_once,
                 factor_args=FactorArguments(strategy="ekfac", **dtypes, **whole),
             )
-        except torch.linalg.LinAlgError:  # of matrices that are not finite
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # not finite
             largest = math.nan
         else:
             found = self._analyzer.load_lambda_matrices(_NAME)
@@ -245,8 +259,8 @@ class Factors:
             overwrite_output_dir=True,
         )
         scores = self._analyzer.load_pairwise_scores(_NAME)["all_modules"].double().numpy()
-        found = np.empty((len(rows), len(scores)))
-        found[np.ix_(order, [0] if together else query_order)] = scores.T
+        found: FloatArray = np.empty((len(rows), len(scores)))
+        found[np.ix_(order, np.zeros(1, dtype=np.int64) if together else query_order)] = scores.T
         return found
 
     def _rows(self, molecules: Molecules) -> tuple[_Rows, IntArray]:

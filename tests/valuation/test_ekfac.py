@@ -123,7 +123,6 @@ def test_of_several_maps_the_values_follow_the_definition(regressor):
 def test_of_a_whole_lora_model_the_values_rank_as_the_exact_ones(regressor):
     found, truth = valued(regressor), valued(regressor, solver="exact")
     rank = spearmanr(found.values, truth.values).statistic
-    print(f"rank correlation {rank:.3f}")
     assert rank > 0.5
     assert found.n_parameters == truth.n_parameters
     sentence = found.sentence()
