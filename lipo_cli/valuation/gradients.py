@@ -50,6 +50,7 @@ class OutputGradients:
 
     Attributes:
         names: The parameters, in their order in a flat vector.
+        sizes: Numbers of each.
         n_parameters: P.
         dtype: Of parameters, gradients and predictions: float32, unless the model is cast.
     """
@@ -67,7 +68,8 @@ class OutputGradients:
             raise ValuationError(f"nothing of this model's '{part}' is trained")
         self.names = tuple(self._point)
         self.dtype = next(iter(self._point.values())).dtype
-        self.n_parameters = sum(tensor.numel() for tensor in self._point.values())
+        self.sizes = {name: tensor.numel() for name, tensor in self._point.items()}
+        self.n_parameters = sum(self.sizes.values())
         self._known: dict[str, NDArray[np.float64]] = {}
         # Gradients of a batch stay below some hundred MB.
         self._at_once = max(1, min(_EMBEDDED_AT_ONCE, _JACOBIAN_NUMBERS // self.n_parameters))
@@ -81,28 +83,37 @@ class OutputGradients:
         return found
 
     def jacobian(
-        self, smiles: Sequence[str], progress: Progress = _SILENT
+        self,
+        smiles: Sequence[str],
+        progress: Progress = _SILENT,
+        names: Sequence[str] | None = None,
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yields positions [b], predictions [b] and gradients [b, P] of molecules of like length.
 
         One pass of vmap over reverse-mode differentiation per batch.
+
+        Args:
+            smiles: The molecules.
+            progress: Told of them.
+            names: Parameters to differentiate by, in this order; None: all of them.
         """
+        moved = {name: self._point[name] for name in names or self.names}
 
         def one(point: Parameters, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-            value = self._call(point, *[each[None] for each in inputs])[0]
+            value = self._call({**self._point, **point}, *[each[None] for each in inputs])[0]
             return value, value.detach()
 
         for positions, inputs in self._inputs(smiles):
             axes = (None, *[0] * len(inputs))
             by_molecule = vmap(grad(one, has_aux=True), in_dims=axes)
             try:
-                rows, values = by_molecule(self._point, *inputs)
+                rows, values = by_molecule(moved, *inputs)
             except RuntimeError as error:
                 if "vmap" not in str(error):
                     raise
                 # Some encoders of transformers look at the mask's content: one by one, then.
-                rows, values = _one_by_one(grad(one, has_aux=True), self._point, inputs)
-            flat = torch.cat([rows[name].flatten(1) for name in self.names], dim=1)
+                rows, values = _one_by_one(grad(one, has_aux=True), moved, inputs)
+            flat = torch.cat([rows[name].flatten(1) for name in moved], dim=1)
             progress.advance(len(positions))
             yield positions, values.detach().cpu(), flat.detach().cpu()
 
