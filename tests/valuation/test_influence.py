@@ -9,9 +9,9 @@ from scipy.stats import spearmanr
 
 from lipo_cli.errors import ValuationError
 from lipo_cli.settings import InfluenceSettings
+from lipo_cli.valuation import influence as influence_module
 from lipo_cli.valuation.curvature import RowCurvature
 from lipo_cli.valuation.gradients import OutputGradients
-from lipo_cli.valuation import influence as influence_module
 from lipo_cli.valuation.influence import InfluenceResult, Molecules, influence
 from lipo_cli.valuation.solvers import exact
 from tests.fixtures.models import (
