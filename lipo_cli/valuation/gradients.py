@@ -32,7 +32,8 @@ Part = Literal["all", "head", "output"]
 Parameters = dict[str, Tensor]
 _AT_ONCE = 32
 _EMBEDDED_AT_ONCE = 512
-_JACOBIAN_NUMBERS = 2**25
+_JACOBIAN_NUMBERS = 2**27
+"""Of a batch's gradients: half a GiB."""
 _REMEMBERED = 20_000
 """Embeddings kept: those of a train set, not those of a large pool that is read once."""
 _SILENT = SilentProgress()
@@ -71,7 +72,6 @@ class OutputGradients:
         self.sizes = {name: tensor.numel() for name, tensor in self._point.items()}
         self.n_parameters = sum(self.sizes.values())
         self._known: dict[str, NDArray[np.float64]] = {}
-        # Gradients of a batch stay below some hundred MB.
         self._at_once = max(1, min(_EMBEDDED_AT_ONCE, _JACOBIAN_NUMBERS // self.n_parameters))
 
     def predictions(self, smiles: Sequence[str], progress: Progress = _SILENT) -> Tensor:
@@ -122,9 +122,12 @@ class OutputGradients:
     ) -> tuple[Tensor, Tensor]:
         """Returns predictions [n] and their derivatives [n, k] along directions [P, k].
 
-        A forward-mode pass for each: no gradient of any molecule is ever held, and a batch is read
-        (where only the head counts, embedded) once.
+        A batch is read (where only the head counts, embedded) once. Several directions take the
+        gradients of a batch, which cost three forward passes; one, or a model whose gradients of a
+        batch are large, a forward-mode pass for each, which costs two and holds no gradient.
         """
+        if directions.shape[1] > 1 and _AT_ONCE * self.n_parameters <= _JACOBIAN_NUMBERS:
+            return self._along_by_gradients(smiles, directions, progress)
         tangents = [self._unflat(direction) for direction in directions.T]
         values = torch.empty(len(smiles), dtype=self.dtype)
         slopes = torch.empty(len(smiles), len(tangents), dtype=self.dtype)
@@ -132,6 +135,15 @@ class OutputGradients:
             for k, tangent in enumerate(tangents):
                 value, slope = _pushed(output, self._point, tangent)
                 values[positions], slopes[positions, k] = value.detach().cpu(), slope.detach().cpu()
+        return values, slopes
+
+    def _along_by_gradients(
+        self, smiles: Sequence[str], directions: Tensor, progress: Progress
+    ) -> tuple[Tensor, Tensor]:
+        values = torch.empty(len(smiles), dtype=self.dtype)
+        slopes = torch.empty(len(smiles), directions.shape[1], dtype=self.dtype)
+        for positions, found, rows in self.jacobian(smiles, progress):
+            values[positions], slopes[positions] = found, rows @ directions.to(self.dtype)
         return values, slopes
 
     def weighted(
