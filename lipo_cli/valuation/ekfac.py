@@ -14,7 +14,6 @@ else was trained, such as norms and embeddings, stays where it is: it is counted
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -28,7 +27,7 @@ from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress
 from lipo_cli.valuation.arrays import finite_vector
 from lipo_cli.valuation.gradients import OutputGradients
-from lipo_cli.valuation.influence_task import InfluenceResult, Task
+from lipo_cli.valuation.influence_task import InfluenceResult, Task, spread_of_parts
 
 
 @dataclass(frozen=True)
@@ -116,13 +115,12 @@ def with_ekfac(task: Task, progress: Progress) -> EkfacResult:
                 parts[:, fold] = products[:, 0]
         progress.finish()
     parts = parts / (m * task.n_train)  # the losses were sums, not means
-    sizes = np.bincount(np.arange(m) if task.by_row else task.fold_of, minlength=parts.shape[1]) / m
-    held = sizes > 0
-    means = parts[:, held] / sizes[held]  # what each part alone would say
+    part_of = np.arange(m) if task.by_row else task.fold_of
+    standard_error, freedom = spread_of_parts(parts, part_of)
     return EkfacResult(
         values=finite_vector("the values", parts.sum(axis=1)),
-        standard_error=means.std(axis=1, ddof=1) / math.sqrt(means.shape[1]),
-        fold_values=means @ task.fold_weights() if task.by_row else parts,
+        standard_error=standard_error,
+        fold_values=m * parts @ task.fold_weights() if task.by_row else parts,
         solver="ekfac",
         damping=damping,
         largest=largest,
@@ -130,10 +128,10 @@ def with_ekfac(task: Task, progress: Progress) -> EkfacResult:
         residuals=(0.0,),
         agreement=None,
         converged=True,
-        freedom=means.shape[1] - 1,
+        freedom=freedom,
         n_parameters=seen.n_parameters,
         n_curvature=len(task.curved),
-        by_row=means if task.by_row else None,
+        by_row=m * parts if task.by_row else None,
         n_maps=len(seen.maps),
         left_out=tuple(seen.left_out.items()),
     )

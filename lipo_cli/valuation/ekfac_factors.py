@@ -1,16 +1,5 @@
 """EK-FAC's factors and products by kronfluence; importable where `lipo[ekfac]` is installed.
 
-kronfluence reads a loss that is summed over a batch, so that the gradient of a molecule carries no
-1/batch. Its factors are second moments of the gradients of a pseudo-loss, commonly the loss against
-labels drawn from the model. For squared error with labels y ~ N(f, v) that is, by molecule,
-
-    E_y[grad (f - y)^2 grad (f - y)^2^T] = 4 E[(f - y)^2] grad f grad f^T = 4 v grad f grad f^T,
-
-hence the Gauss-Newton matrix 2 grad f grad f^T of the loss for v = 1/2 (the variance at which the
-negative log-likelihood is the loss itself). As the output is one number, nothing need be drawn: the
-pseudo-loss sqrt(2) f has just that outer product. Its mean over molecules is the Gauss-Newton
-matrix of the mean squared error in raw label units, and the factors hold no noise of sampling.
-
 Damping is added to the eigenvalues as it is (`damping_factor`); kronfluence's own choice, a tenth
 of each map's mean eigenvalue, is never taken.
 """
@@ -24,78 +13,29 @@ import math
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import torch
-from kronfluence import Analyzer, FactorArguments, ScoreArguments, Task, prepare_model
+from kronfluence import Analyzer, FactorArguments, ScoreArguments, prepare_model
 from kronfluence.utils.dataset import DataLoaderKwargs
 from kronfluence.utils.state import State
-from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from lipo_cli.errors import ValuationError
-from lipo_cli.model.batches import batches_in_order, collate
+from lipo_cli.model.batches import batches_in_order
 from lipo_cli.progress import Progress
 from lipo_cli.valuation.arrays import FloatArray, IntArray
 from lipo_cli.valuation.ekfac import Differentiated, Seen
+from lipo_cli.valuation.ekfac_task import Rows, SquaredError, collator, predict
 from lipo_cli.valuation.influence_task import Molecules
 
 _AT_ONCE = 32
 _NUMBERS = 2**25
 """Gradients of a batch by one map stay at some hundred MB."""
 _NAME = "ekfac"
-
-
-class _Rows(Dataset[tuple[Any, float]]):
-    """Token ids or embeddings with labels; no list, as kronfluence prints what it is given."""
-
-    def __init__(self, inputs: Sequence[Any], labels: Sequence[float]) -> None:
-        self._inputs, self._labels = inputs, labels
-
-    def __len__(self) -> int:
-        return len(self._inputs)
-
-    def __getitem__(self, index: int) -> tuple[Any, float]:
-        return self._inputs[index], self._labels[index]
-
-
-class SquaredError(Task):  # type: ignore[misc]
-    """The loss (f - y)^2 in raw label units, summed over a batch; the target's is the same.
-
-    Args:
-        maps: The linear maps that count.
-        progress: Told of molecules.
-    """
-
-    def __init__(self, maps: Sequence[str], progress: Progress) -> None:
-        self._maps = list(maps)
-        self._progress = progress
-
-    def compute_train_loss(
-        self, batch: dict[str, Tensor], model: nn.Module, sample: bool = False
-    ) -> Tensor:
-        """Returns the loss, or (`sample`) what has the Gauss-Newton matrix for second moments."""
-        predicted = predict(model, batch)
-        self._progress.advance(len(predicted))
-        if sample:
-            return math.sqrt(2) * predicted.sum()
-        return (predicted - batch["labels"]).square().sum()
-
-    def compute_measurement(self, batch: dict[str, Tensor], model: nn.Module) -> Tensor:
-        """Returns the target's loss."""
-        return self.compute_train_loss(batch, model)
-
-    def get_influence_tracked_modules(self) -> list[str]:
-        """Returns the linear maps that count."""
-        return self._maps
-
-    def get_attention_mask(self, batch: dict[str, Tensor]) -> Tensor | None:
-        """Returns the mask [batch, length]: what stands at padding is no activation."""
-        return batch.get("attention_mask")
 
 
 @contextmanager
@@ -118,15 +58,6 @@ def _in_silence() -> Iterator[str]:
         logger.setLevel(level)
 
 
-def predict(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Returns predictions [batch] in raw label units of a network, or of a head on embeddings."""
-    if "embeddings" in batch:
-        values: Tensor = model(batch["embeddings"])
-    else:
-        values = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    return values[:, 0]
-
-
 class Factors:
     """Factors in a temporary folder, for the time of a `with` block.
 
@@ -142,6 +73,9 @@ class Factors:
         self._dtype, self._device = first.dtype, first.device
         widest = max(
             within.model.get_submodule(name).get_parameter("weight").numel() for name in seen.maps
+        )
+        self._collate = collator(
+            self._dtype, within.regressor.pad_id, on_embeddings=within.on_embeddings
         )
         self._at_once = max(1, min(_AT_ONCE, _NUMBERS // widest))
 
@@ -166,7 +100,7 @@ class Factors:
                 disable_tqdm=True,
                 output_dir=scratch,
             )
-            self._analyzer.set_dataloader_kwargs(DataLoaderKwargs(collate_fn=self._collator()))
+            self._analyzer.set_dataloader_kwargs(DataLoaderKwargs(collate_fn=self._collate))
             self._around = around.pop_all()
         return self
 
@@ -263,7 +197,7 @@ class Factors:
         found[np.ix_(order, np.zeros(1, dtype=np.int64) if together else query_order)] = scores.T
         return found
 
-    def _rows(self, molecules: Molecules) -> tuple[_Rows, IntArray]:
+    def _rows(self, molecules: Molecules) -> tuple[Rows, IntArray]:
         """Returns rows by length, which are padded least, and their places in the order given."""
         regressor = self._within.regressor
         if self._within.on_embeddings:
@@ -273,22 +207,7 @@ class Factors:
             inputs = list(regressor.encode(molecules.smiles).ids)
             order = batches_in_order([len(ids) for ids in inputs], len(inputs))[0]
         places = order.tolist()
-        return _Rows([inputs[i] for i in places], molecules.labels[order].tolist()), order
-
-    def _collator(self) -> Callable[[Sequence[tuple[Any, float]]], dict[str, Tensor]]:
-        """Returns what makes a batch; a plain function: kronfluence copies it with all it holds."""
-        dtype, pad_id = self._dtype, self._within.regressor.pad_id
-        on_embeddings = self._within.on_embeddings
-
-        def put_together(rows: Sequence[tuple[Any, float]]) -> dict[str, Tensor]:
-            inputs, labels = zip(*rows, strict=True)
-            found = {"labels": torch.tensor(labels, dtype=dtype)}
-            if on_embeddings:
-                return found | {"embeddings": torch.from_numpy(np.stack(inputs)).to(dtype)}
-            batch = collate(inputs, pad_id)
-            return found | {"input_ids": batch.input_ids, "attention_mask": batch.attention_mask}
-
-        return put_together
+        return Rows([inputs[i] for i in places], molecules.labels[order].tolist()), order
 
     def _used_maps(self) -> list[str]:
         """Returns the maps that a molecule goes through; of the others there is no gradient.
@@ -305,7 +224,7 @@ class Factors:
         ]
         try:
             rows, _ = self._rows(Molecules(["C"], np.zeros(1)))
-            batch = self._collator()([rows[0]])
+            batch = self._collate([rows[0]])
             with torch.no_grad():
                 predict(model, {key: value.to(self._device) for key, value in batch.items()})
         finally:

@@ -123,7 +123,7 @@ def test_of_several_maps_the_values_follow_the_definition(regressor):
 def test_of_a_whole_lora_model_the_values_rank_as_the_exact_ones(regressor):
     found, truth = valued(regressor), valued(regressor, solver="exact")
     rank = spearmanr(found.values, truth.values).statistic
-    assert rank > 0.5
+    assert rank > 0.9  # 0.96
     assert found.n_parameters == truth.n_parameters
     sentence = found.sentence()
     assert "EK-FAC on" in sentence
@@ -217,7 +217,7 @@ def test_the_hessian_is_not_what_it_approximates():
         build(InfluenceSettings, {"solver": "ekfac", "curvature": "hessian"})
 
 
-def test_only_its_own_module_needs_the_library():
+def test_only_its_own_modules_need_the_library():
     for path in Path(ekfac.__file__).parent.glob("*.py"):
         imports = "from kronfluence" in path.read_text(encoding="utf-8")
-        assert imports == (path.name == "ekfac_factors.py"), path.name
+        assert imports == (path.name in ("ekfac_factors.py", "ekfac_task.py")), path.name
