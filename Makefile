@@ -18,8 +18,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(PIP_INSTALL) -e .
 	@touch $@
 
+# kronfluence without its torchvision, which it never imports: the wheel on PyPI breaks transformers
+# beside a CPU build of torch.
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PIP_INSTALL) -e '.[dev]'
+	$(PIP_INSTALL) --no-deps kronfluence
 	@touch $@
 
 compare: $(VENV)/installed ## Run the main job: does the data that TS-DShapley chooses help LoRA?
@@ -48,6 +51,7 @@ docs: $(VENV)/installed-dev ## Write docs/cli.md anew from --help
 constraints: ## Resolve the pinned versions anew, in a fresh environment
 	rm -rf build/constraints && $(PYTHON) -m venv build/constraints
 	build/constraints/bin/python -m pip install --quiet '.[dev]'
+	build/constraints/bin/python -m pip install --quiet --no-deps 'kronfluence<1.1'
 	{ echo '# Made by `make constraints`: every version that the tests passed with.'; \
 	  build/constraints/bin/python -m pip freeze --exclude lipo | grep -v ' @ ' | sed 's/+cpu$$//'; } > constraints.txt
 	rm -rf build/constraints
