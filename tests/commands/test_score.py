@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -132,6 +133,15 @@ def test_numbers_that_make_no_sense(
     [
         ("influence", ["--solver", "lissa", "--damping", "0.1"], "residual"),
         ("influence", ["--parameters", "head"], "n_parameters"),
+        pytest.param(
+            "influence",
+            ["--solver", "ekfac", "--damping", "0.1"],
+            "n_curvature",
+            marks=pytest.mark.skipif(
+                find_spec("kronfluence") is None,
+                reason="kronfluence is not installed (lipo[ekfac])",
+            ),
+        ),
         ("knn", ["--neighbours", "3"], "neighbours"),
         ("loo", [], "proxy_val_rmse_all"),
         ("uncertain", [], "value_spread"),
@@ -163,6 +173,20 @@ def test_every_method_scores_selects_and_is_found_again(
     assert sorted(read_json(capsys)["rows"]) == sorted(highest)
     assert main(["select", str(tmp_path / "values"), "-s", "tsds:top=3"]) == 2
     assert f"write {method}:top=3" in capsys.readouterr().err
+
+
+def test_without_kronfluence_ekfac_is_one_line_before_anything_is_trained(
+    command: list[str],
+    store_root: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lipo_cli.valuation.ekfac.find_spec", lambda _: None)
+    assert main([*command, "-m", "influence", "--solver", "ekfac"]) == 2
+    error = capsys.readouterr().err
+    assert "pip install 'lipo[ekfac]'" in error
+    assert "Traceback" not in error
+    assert score_runs(store_root) == 0
 
 
 def test_a_table_without_room_for_exact_algebra_is_one_line(
