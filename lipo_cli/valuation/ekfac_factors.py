@@ -1,7 +1,7 @@
 """EK-FAC's factors and products by kronfluence; importable where `lipo[ekfac]` is installed.
 
-Damping is added to the eigenvalues as it is (`damping_factor`); kronfluence's own choice, a tenth
-of each map's mean eigenvalue, is never taken.
+Damping is added to the eigenvalues as it is given (`damping_factor`), one lambda for all maps;
+kronfluence's default of 1e-8 and its heuristic, a tenth of each map's mean eigenvalue, are not used.
 """
 
 from __future__ import annotations
