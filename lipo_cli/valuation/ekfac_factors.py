@@ -1,7 +1,8 @@
 """EK-FAC's factors and products by kronfluence; importable where `lipo[ekfac]` is installed.
 
 Damping is added to the eigenvalues as it is given (`damping_factor`), one lambda for all maps;
-kronfluence's default of 1e-8 and its heuristic, a tenth of each map's mean eigenvalue, are not used.
+kronfluence's default of 1e-8 and its heuristic, a tenth of each map's mean eigenvalue, are never
+taken.
 """
 
 from __future__ import annotations
