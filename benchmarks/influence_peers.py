@@ -142,7 +142,9 @@ def report(
         f"parameters), {arguments.epochs} epochs on {world['n_train']:,} molecules of "
         f"{world['dataset']}; {world['n_points']:,} points, {world['n_target']:,} target rows. "
         f"Each way in a fresh process on one thread; damping {world['damping']:.3g} "
-        f"({arguments.damping:g} of the largest eigenvalue) where nothing else is said.",
+        f"({arguments.damping:g} of the largest eigenvalue) where nothing else is said. A way is "
+        f"stopped after {arguments.limit:,} s (start included) or at {arguments.memory_gib:g} GiB "
+        "of address space.",
         "Spread: the standard deviation of the values as a multiple of that of the exact ones. "
         "Memory: the peak of the process, and how much of it came on top of the loaded model.",
         "",
