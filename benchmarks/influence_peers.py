@@ -165,6 +165,12 @@ def report(
             _cell(each.get("note", "")),
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    if arguments.dattri is not None:
+        lines += [
+            "",
+            "dattri 0.3.0: the explicit Hessian is a matrix of all parameters by all; EK-FAC reads maps whose "
+            "input has two dimensions (`a_prev` in `dattri/func/fisher.py`), not those over tokens.",
+        ]
     versions = ", ".join(f"{p} {version(p)}" for p in ("torch", "peft", "kronfluence"))
     peer = "" if arguments.dattri is None else f", dattri {_version_in(arguments.dattri)}"
     lines += [
@@ -184,7 +190,7 @@ def _version_in(folder: Path) -> str:
 
 def _cell(text: str) -> str:
     """Returns a text that fits a cell of a table."""
-    text = " ".join(text.replace("|", "/").split())
+    text = " ".join(text.rpartition("DefaultCPUAllocator: ")[2].replace("|", "/").split())
     return text if len(text) <= 160 else f"{text[:157]}..."
 
 
