@@ -9,16 +9,11 @@ from lipo_cli.commands.compare_command import command_of
 from lipo_cli.commands.compare_output import write_result
 from lipo_cli.commands.compare_view import CompareView
 from lipo_cli.comparison.budget import Budgeted
-from lipo_cli.comparison.engine import (
-    Comparison,
-    cells_table,
-    compare,
-    comparison_fingerprint,
-    verdicts_table,
-)
+from lipo_cli.comparison.engine import compare, comparison_fingerprint
 from lipo_cli.comparison.prepare import Prepared, other_splits
 from lipo_cli.comparison.report_html import write_report
 from lipo_cli.comparison.report_record import write_record
+from lipo_cli.comparison.result import Comparison, cells_table, verdicts_table
 from lipo_cli.settings import CompareSettings
 from lipo_cli.tracking.comparisons import RESULT_FOLDER
 from lipo_cli.tracking.environment import environment
