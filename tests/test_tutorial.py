@@ -93,8 +93,8 @@ def test_the_tutorial_pasted_as_written_works(tmp_path: Path) -> None:
 def check_what_it_left(work: Path, said: str) -> None:
     """Checks that each step did what the page says of it."""
     chosen = pd.read_csv(work / "chosen.csv")
-    assert (int(chosen["selected"].sum()), len(chosen)) == (10, 40)
-    assert "against random:k=10" in said
+    assert (int(chosen["selected"].sum()), len(chosen)) == (20, 60)
+    assert "against random:k=20" in said
     for name in ("result/report.html", "report.html", "exported/manifest.json", "first"):
         assert (work / name).exists()
     predicted = pd.read_csv(work / "predicted.csv")

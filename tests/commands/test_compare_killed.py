@@ -117,7 +117,8 @@ def test_killed_five_times_at_random_it_ends_with_the_same_table(tmp_path: Path)
     finished: dict[str, int] = {}
     for number, n_cells in enumerate(moments, 1):
         delay = drawn.uniform(0, 1)
-        print(f"seed {SEED}, kill {number}: {delay:.2f} s after {n_cells} cells")
+        # Captured by pytest, and shown where the test fails.
+        print(f"seed {SEED}, kill {number}: {delay:.2f} s after {n_cells} cells")  # noqa: T201
         grid.kill("killed", n_cells, delay)
         if n_cells == 0:
             continue  # there may be no store yet
