@@ -49,8 +49,6 @@ KIND_TAG = "lipo.kind"
 ERROR_TAG = "error"
 
 _TAG_LIMIT = 5000
-_KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Without it MLflow's UI takes an experiment for one of prompts and traces."""
 
 
 @contextmanager
@@ -133,7 +131,7 @@ def _experiment_id(store: Store, client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         try:
-            return client.create_experiment(name, _artifact_location(store, name), dict(_KIND))
+            return client.create_experiment(name, _artifact_location(store, name))
         except MlflowException:
             # Another process was faster.
             found = client.get_experiment_by_name(name)

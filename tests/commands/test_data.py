@@ -45,11 +45,11 @@ def test_the_data_of_lipo_toml_are_those_of_a_comparison_too(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    table = f'[data]\ndataset = "{own_file.name}"\nsplit = "scaffold"\n[training]\nepochs = 2\n'
+    table = f'[data]\ndataset = "{own_file.name}"\nsplit = "random"\n[training]\nepochs = 2\n'
     Path("lipo.toml").write_text(table)
     assert main(["data", "show", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["dataset"], found["split"]["split"]) == (own_file.name, "scaffold")
+    assert (found["dataset"], found["split"]["split"]) == (own_file.name, "random")
     assert main(["data", "show", "--dataset", "demo", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["dataset"] == "demo"
     Path("lipo.toml").write_text("[data]\ndatset = 1\n")
