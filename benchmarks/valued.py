@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import InfluenceSettings, KnnSettings, TsdsSettings
 from lipo_cli.training.finetune import Examples
-from lipo_cli.valuation.analysis import analyse_proxy
 from lipo_cli.valuation.gradients import OutputGradients, Part
 from lipo_cli.valuation.influence import Molecules, influence
 from lipo_cli.valuation.proxy import Proxy, knn_values, leave_one_out_values, make_proxy
+from lipo_cli.valuation.tsds import ts_dshapley
 
 Floats = NDArray[np.float64]
 BASELINES = ("chance", "error of the model")
@@ -75,10 +75,10 @@ def values_by_method(
     found: dict[str, Floats] = {
         "chance": np.random.default_rng(seed).normal(size=len(labels)),
         "error of the model": -np.abs(world.regressor.predict(world.pool.smiles) - labels),
-        "tsds": analyse_proxy(on_top, tsds).result.values,
-        "tsds, game from empty": analyse_proxy(
-            empty, tsds.model_copy(update={"game": "empty"})
-        ).result.values,
+        "tsds": ts_dshapley(on_top.game, tsds).values,
+        "tsds, game from empty": ts_dshapley(
+            empty.game, tsds.model_copy(update={"game": "empty"})
+        ).values,
         "knn": knn_values(empty, KnnSettings()).values,
         "loo": leave_one_out_values(on_top).values,
     }

@@ -20,6 +20,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -142,7 +143,7 @@ def write_world(folder: Path, seed: int, *, planted: bool) -> dict[str, Any]:
         pool.iloc[wrong, column] = pool[label].to_numpy()[np.roll(wrong, 1)]
     else:
         pool = primary.head(N_TRAIN).sample(N_POOL, random_state=seed)[["smiles", label]]
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     primary.to_csv(folder / "primary.csv", index=False)
     pool.to_csv(folder / "secondary.csv", index=False)
     return {
@@ -207,10 +208,13 @@ def planted_lines(results: Sequence[Comparison]) -> list[str]:
 
 def whole_comparisons(arguments: argparse.Namespace) -> list[str]:
     """Runs comparisons with nothing to find and with wrong labels; returns what is said."""
-    with tempfile.TemporaryDirectory() as scratch:
-        model = tiny_model(Path(scratch) / "model")
-        null = list(comparisons(arguments, model, Path(scratch), planted=False))
-        planted = list(comparisons(arguments, model, Path(scratch), planted=True))
+    with ExitStack() as stack:
+        scratch = arguments.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        model = scratch / "model"
+        if not model.exists():
+            tiny_model(model)
+        null = list(comparisons(arguments, model, scratch, planted=False))
+        planted = list(comparisons(arguments, model, scratch, planted=True))
     return [
         *(null_lines(null, arguments.seeds) if null else []),
         "",
@@ -231,6 +235,7 @@ def main() -> None:
     add("--planted", type=int, default=5, help="comparisons with half of the labels wrong")
     add("--seeds", type=int, default=3)
     add("--epochs", type=int, default=40)
+    add("--work", type=Path, help="keep models and runs in this folder, and find them there again")
     add_output_options(parser)
     arguments = parser.parse_args()
     if arguments.quick:

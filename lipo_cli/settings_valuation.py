@@ -52,7 +52,7 @@ class InfluenceSettings(Settings):
     """Parameters that may move: all that were trained, the regression head, its last map."""
     curvature: Literal["gauss-newton", "hessian"] = "gauss-newton"
     solver: Literal["auto", "exact", "cg", "lissa"] = "auto"
-    """`auto`: exact where the gradients fit `table_gib`, else LiSSA over batches."""
+    """`auto`: exact where the gradients' span can be had, else LiSSA over batches."""
     damping: float = Field(default=0.01, gt=0)
     """lambda, as a share of the curvature's largest eigenvalue."""
     tolerance: float = Field(default=1e-3, gt=0, lt=1)
@@ -62,7 +62,7 @@ class InfluenceSettings(Settings):
     molecules_per_product: int = Field(default=32, ge=1)
     """Of a stochastic series."""
     table_gib: float = Field(default=6.0, gt=0)
-    """Disk for the gradients of all molecules, and memory for algebra in their span."""
+    """Disk for gradients (in up to 16 parts of this size), memory for algebra in their span."""
     target: Literal["validation", "test"] = "validation"
     """The split whose loss is to fall. `test` leaks: no choice may rest on such values."""
     target_rows: tuple[int, ...] | None = None

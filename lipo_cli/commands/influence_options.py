@@ -63,7 +63,7 @@ TableGib = Annotated[
     float | None,
     typer.Option(
         "--table-gib",
-        help="Disk that all gradients may take, for exact algebra. (default: 6)",
+        help="Disk that gradients may take at a time, for exact algebra. (default: 6)",
         rich_help_panel=PANEL,
     ),
 ]

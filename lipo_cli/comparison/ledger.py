@@ -34,6 +34,7 @@ _COMPARISON_THAT_DECIDES = (
     "metrics",
     "prepare",
     "scoring",
+    "scoring_methods",
     "targets",
     "uncertain",
     "uncertainty",

@@ -7,33 +7,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from lipo_cli.chem.fingerprints import highest_tanimoto, morgan_bits
-from lipo_cli.comparison.influence_scoring import (
-    influence_figures,
-    influence_values,
-    values_by_target,
-)
 from lipo_cli.comparison.ledger import Finished
 from lipo_cli.comparison.prepare import Prepared
-from lipo_cli.comparison.targets import target_of
-from lipo_cli.comparison.uncertain import spread_values
+from lipo_cli.comparison.scoring_methods import Ground, value
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress, SilentProgress
 from lipo_cli.settings import ScoringMethod, TrainingSettings, ValuationSettings
-from lipo_cli.valuation.analysis import analyse_proxy
-from lipo_cli.valuation.arrays import IntArray, ranks
-from lipo_cli.valuation.influence import InfluenceResult
-from lipo_cli.valuation.proxy import (
-    Proxy,
-    RowValues,
-    knn_values,
-    leave_one_out_values,
-    make_proxy,
-)
+from lipo_cli.valuation.arrays import ranks
 from lipo_cli.valuation.removal import optimal_subset
-from lipo_cli.valuation.selection import LEAKING, PointScores, Selection
+from lipo_cli.valuation.selection import PointScores, Selection
 from lipo_cli.valuation.table import value_table
-from lipo_cli.valuation.tsds import TsdsResult
 
 
 @dataclass(frozen=True)
@@ -99,121 +82,41 @@ def score_pool(
         DataError: there is no pool.
         ValuationError: a score is not finite, or the method cannot be carried out.
     """
-    listener = progress or SilentProgress()
-    if method == "influence":
-        target = target_of(prepared, settings.influence)
-        proxy = _proxy(regressor, prepared, settings, listener, target.judged)
-    else:
-        proxy = _proxy(regressor, prepared, settings, listener)
-    by_target, leaks = None, False
-    if method == "tsds":
-        analysis = analyse_proxy(proxy, settings.tsds, listener)
-        valued: TsdsResult | RowValues | InfluenceResult = analysis.result
-        optimal, figures = analysis.optimal, _sampling_figures(analysis.result)
-        reason, converged = analysis.result.reason, analysis.result.converged
-    elif method == "influence":
-        valued = found = influence_values(
-            regressor, prepared, target, proxy.game, settings.influence, listener
-        )
-        optimal, figures = optimal_subset(proxy.game, found), influence_figures(found)
-        reason, converged = found.sentence(), found.converged
-        leaks = settings.influence.target == "test"
-        reason = f"{reason}; {LEAKING}" if leaks else reason
-        by_target = values_by_target(found, target, prepared)
-    elif method == "uncertain":
-        valued, figures = spread_values(regressor, prepared, training, proxy.game.n_folds), {}
-        optimal, converged = optimal_subset(proxy.game, valued), True
-        reason = "the spread of predictions: how unsure the model is, not what a point is worth"
-    else:
-        valued, figures, reason = _closed_form(method, proxy, settings, listener)
-        optimal, converged = optimal_subset(proxy.game, valued), True
+    ground = Ground.of(method, regressor, prepared, settings, progress or SilentProgress())
+    found = value(method, ground, settings, training)
+    result, proxy = found.result, ground.proxy
+    optimal = optimal_subset(proxy.game, result)
     worth = method != "uncertain"
     n_kept = optimal.n_kept if worth else None
     smiles = prepared.require_pool().examples.smiles
-    scores = PointScores(valued.values, valued.standard_error, n_kept, smiles)
+    scores = PointScores(result.values, result.standard_error, n_kept, smiles)
     at_all, at_none = optimal.pooled_curve["utility"].iloc[[0, -1]]
     return Scored(
         method=method,
         scores=scores,
-        table=selection_table(prepared, scores, method, leaks=leaks),
+        table=selection_table(prepared, scores, method, leaks=found.leaks),
         curve=optimal.curve,
         figures={
-            "n_points": float(len(valued.values)),
+            "n_points": float(len(result.values)),
             **({"n_optimal": float(optimal.n_kept)} if worth else {}),
-            "n_positive": float((valued.values > 0).sum()),
+            "n_positive": float((result.values > 0).sum()),
             "n_components": float(proxy.projection.components.shape[1]),
             "ridge": float(proxy.ridge),
-            "converged": float(converged),
-            "value_spread": float(valued.values.std()),
-            "median_standard_error": float(np.median(valued.standard_error)),
+            "converged": float(found.converged),
+            "value_spread": float(result.values.std()),
+            "median_standard_error": float(np.median(result.standard_error)),
             "proxy_val_rmse_none": float(np.sqrt(-at_none)),
             "proxy_val_rmse_all": float(np.sqrt(-at_all)),
-            **figures,
+            **found.figures,
         },
         sentence=optimal.sentence() if worth else "",
-        reason=reason,
-        converged=converged,
-        points=_known_of_points(regressor, prepared),
-        residuals=valued.residuals if isinstance(valued, InfluenceResult) else (),
-        by_target=by_target,
-        leaks=leaks,
+        reason=found.reason,
+        converged=found.converged,
+        points=ground.known_of_points(),
+        residuals=found.residuals,
+        by_target=found.by_target,
+        leaks=found.leaks,
     )
-
-
-def _known_of_points(regressor: Regressor, prepared: Prepared) -> pd.DataFrame:
-    pool = prepared.require_pool().examples
-    return pd.DataFrame(
-        {
-            "model_error": np.abs(regressor.predict(pool.smiles, views=1) - pool.labels),
-            "similarity": highest_tanimoto(
-                morgan_bits(pool.smiles), morgan_bits(prepared.train.smiles)
-            ),
-        }
-    )
-
-
-def _proxy(
-    regressor: Regressor,
-    prepared: Prepared,
-    settings: ValuationSettings,
-    listener: Progress,
-    judged: IntArray | None = None,
-) -> Proxy:
-    """Returns the proxy, judged by these validation rows; None: all of them."""
-    pool = prepared.require_pool()
-    train, validation = prepared.train, prepared.validation
-    if judged is not None:
-        validation = validation.take(judged)
-    listener.start("embedding", 3, "sets")
-    embedded = []
-    for part in (train, validation, pool.examples):
-        embedded.append(regressor.embed(part.smiles))
-        listener.advance(1)
-    listener.finish()
-    return make_proxy(
-        embedded[0],
-        train.labels,
-        embedded[2],
-        pool.examples.labels,
-        embedded[1],
-        validation.labels,
-        settings.tsds,
-    )
-
-
-def _sampling_figures(result: TsdsResult) -> dict[str, float]:
-    return {"n_permutations": float(result.n_permutations)}
-
-
-def _closed_form(
-    method: ScoringMethod, proxy: Proxy, settings: ValuationSettings, listener: Progress
-) -> tuple[RowValues, dict[str, float], str]:
-    """Returns values, numbers and a sentence of a method that the proxy answers at once."""
-    if method == "loo":
-        return leave_one_out_values(proxy), {}, "closed form on the ridge proxy"
-    k = settings.knn.neighbours
-    values = knn_values(proxy, settings.knn, listener)
-    return values, {"neighbours": float(k)}, f"exact for the mean of {k} nearest neighbours"
 
 
 def selection_table(

@@ -43,7 +43,10 @@ from lipo_cli.model.folder import (
 from lipo_cli.model.network import Network, build_network, load_network, tokenizer_of
 from lipo_cli.model.precision import autocast, pick_device
 from lipo_cli.model.tokenizer import Encoded, encode
+from lipo_cli.progress import Progress, SilentProgress
 from lipo_cli.settings import Peft, TrainingSettings
+
+_SILENT = SilentProgress()
 
 
 class Regressor:
@@ -189,13 +192,37 @@ class Regressor:
         found = self.encode([smiles])
         return found.n_truncated == found.n_unknown == 0
 
-    def embed(self, smiles: Sequence[str], *, batch_size: int | None = None) -> NDArray[np.float64]:
-        """Returns mean-pooled embeddings [n, hidden] of the (fine-tuned) encoder."""
-        return self._run(smiles, batch_size, embed=True)
+    def embed(
+        self,
+        smiles: Sequence[str],
+        *,
+        batch_size: int | None = None,
+        progress: Progress = _SILENT,
+    ) -> NDArray[np.float64]:
+        """Returns mean-pooled embeddings [n, hidden] of the (fine-tuned) encoder.
+
+        Args:
+            smiles: The molecules.
+            batch_size: Of a pass; None: what suits the device.
+            progress: Told of molecules.
+        """
+        return self._run(smiles, batch_size, embed=True, progress=progress)
+
+    @torch.inference_mode()
+    def predict_embedded(self, embedded: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Returns predictions [n] in raw units of embeddings [n, hidden], a SMILES for each."""
+        rows = torch.from_numpy(embedded).to(self.device, torch.float32)
+        found: NDArray[np.float64] = self.head()(rows)[:, 0].cpu().numpy().astype(np.float64)
+        return found
 
     @torch.inference_mode()
     def _run(
-        self, smiles: Sequence[str], batch_size: int | None, *, embed: bool
+        self,
+        smiles: Sequence[str],
+        batch_size: int | None,
+        *,
+        embed: bool,
+        progress: Progress = _SILENT,
     ) -> NDArray[np.float64]:
         if len(smiles) == 0:
             width = self.network.config.hidden_size if embed else 1
@@ -217,6 +244,7 @@ class Regressor:
                     ).logits
             rows.append(values.float().cpu().numpy().astype(np.float64))
             order.append(positions)
+            progress.advance(len(positions))
         self.model.train(was_training)
         result = np.empty((len(ids), rows[0].shape[1]))
         result[np.concatenate(order)] = np.concatenate(rows)

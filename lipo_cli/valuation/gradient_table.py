@@ -3,6 +3,8 @@
 M gradients of P parameters span at most M dimensions. Everything that influence functions compute
 (products with the Gauss-Newton matrix, its inverse, inner products of gradients) stays inside that
 span, so that after one Gram matrix the exact same numbers follow from M x M arithmetic in float64.
+Inner products are sums over parameters: where the table of all of them has no room, it is made and
+read for some parameters after the others, at the price of differentiating once for each part.
 """
 
 from __future__ import annotations
@@ -10,7 +12,8 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +30,26 @@ _COLUMN_BYTES = 256 * 2**20
 """Of the table, read at a time."""
 _NEGLIGIBLE = 1e-7
 """Directions that carry less than this share of the largest are rounding (float32 gradients)."""
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Some neighbouring numbers of a flat vector of parameters.
+
+    Attributes:
+        names: The parameters that they belong to.
+        start: The first of them, counted from the first number of `names`.
+        stop: One past the last.
+    """
+
+    names: tuple[str, ...]
+    start: int
+    stop: int
+
+    @property
+    def width(self) -> int:
+        """How many."""
+        return self.stop - self.start
 
 
 class GradientTable:
@@ -61,13 +84,20 @@ class GradientTable:
                 hint="free space, or set TMPDIR to another disk",
             ) from None
 
-    def fill(self, start: int, rows: Iterable[tuple[Tensor, Tensor, Tensor]], n: int) -> FloatArray:
+    def fill(
+        self,
+        start: int,
+        rows: Iterable[tuple[Tensor, Tensor, Tensor]],
+        n: int,
+        first_column: int = 0,
+    ) -> FloatArray:
         """Takes in the gradients of n molecules from row `start` on.
 
         Args:
             start: Row of the first molecule.
             rows: What `OutputGradients.jacobian` yields.
             n: Molecules.
+            first_column: Of the gradients; the table is as wide as what it takes of them.
 
         Returns:
             [n] their predictions.
@@ -77,7 +107,7 @@ class GradientTable:
         """
         predictions = np.empty(n)
         for positions, values, gradients in rows:
-            block = gradients.numpy()
+            block = gradients.numpy()[:, first_column : first_column + self._rows.shape[1]]
             if not np.isfinite(block).all():
                 raise ValuationError("a gradient is not finite", hint="the model has diverged")
             self._rows[start + positions.numpy()] = block
@@ -97,21 +127,50 @@ class GradientTable:
         found: FloatArray = lower + np.tril(total, -1).T
         return found
 
-    def coordinates(self) -> FloatArray:
-        """Returns the gradients [M, r] in an orthonormal basis of their span, float64.
+    def whole(self) -> FloatArray:
+        """Returns the table [M, P] in memory, float64."""
+        return np.asarray(self._rows, dtype=np.float64)
 
-        Where P <= M the gradients themselves are their coordinates. Inner products are those of the
-        gradients, up to directions that float32 cannot tell from nothing.
-        """
-        m, p = self._rows.shape
-        if p <= m:
-            return np.asarray(self._rows, dtype=np.float64)
-        eigenvalues, vectors = eigh(self.gram())
-        kept = eigenvalues > _NEGLIGIBLE * eigenvalues[-1]
-        if not kept.any():
-            raise ValuationError("all gradients are zero: there is nothing to weigh")
-        found: FloatArray = vectors[:, kept] * np.sqrt(eigenvalues[kept])
-        return found
+
+def slabs(sizes: Mapping[str, int], room: int) -> list[Slab]:
+    """Cuts a flat vector of parameters into parts of at most `room` numbers.
+
+    Whole parameters share a part where they fit, in their order; one that is larger than the room
+    is cut.
+
+    Args:
+        sizes: Numbers of each parameter.
+        room: Numbers of a part, at least 1.
+    """
+    found: list[Slab] = []
+    names: list[str] = []
+    width = 0
+    for name, size in sizes.items():
+        if names and width + size > room:
+            found.append(Slab(tuple(names), 0, width))
+            names, width = [], 0
+        if size > room:
+            found += [Slab((name,), a, min(a + room, size)) for a in range(0, size, room)]
+            continue
+        names.append(name)
+        width += size
+    return [*found, Slab(tuple(names), 0, width)] if names else found
+
+
+def in_basis(gram: FloatArray) -> FloatArray:
+    """Returns rows [M, r] in an orthonormal basis of their span, from their Gram matrix [M, M].
+
+    Inner products are kept, up to directions that float32 cannot tell from nothing.
+
+    Raises:
+        ValuationError: every row is zero.
+    """
+    eigenvalues, vectors = eigh(gram)
+    kept = eigenvalues > _NEGLIGIBLE * eigenvalues[-1]
+    if not kept.any():
+        raise ValuationError("all gradients are zero: there is nothing to weigh")
+    found: FloatArray = vectors[:, kept] * np.sqrt(eigenvalues[kept])
+    return found
 
 
 def as_tensor(rows: FloatArray) -> Tensor:

@@ -32,7 +32,8 @@ Part = Literal["all", "head", "output"]
 Parameters = dict[str, Tensor]
 _AT_ONCE = 32
 _EMBEDDED_AT_ONCE = 512
-_JACOBIAN_NUMBERS = 2**25
+_JACOBIAN_NUMBERS = 2**27
+"""Of a batch's gradients: half a GiB."""
 _REMEMBERED = 20_000
 """Embeddings kept: those of a train set, not those of a large pool that is read once."""
 _SILENT = SilentProgress()
@@ -50,6 +51,7 @@ class OutputGradients:
 
     Attributes:
         names: The parameters, in their order in a flat vector.
+        sizes: Numbers of each.
         n_parameters: P.
         dtype: Of parameters, gradients and predictions: float32, unless the model is cast.
     """
@@ -67,9 +69,9 @@ class OutputGradients:
             raise ValuationError(f"nothing of this model's '{part}' is trained")
         self.names = tuple(self._point)
         self.dtype = next(iter(self._point.values())).dtype
-        self.n_parameters = sum(tensor.numel() for tensor in self._point.values())
+        self.sizes = {name: tensor.numel() for name, tensor in self._point.items()}
+        self.n_parameters = sum(self.sizes.values())
         self._known: dict[str, NDArray[np.float64]] = {}
-        # Gradients of a batch stay below some hundred MB.
         self._at_once = max(1, min(_EMBEDDED_AT_ONCE, _JACOBIAN_NUMBERS // self.n_parameters))
 
     def predictions(self, smiles: Sequence[str], progress: Progress = _SILENT) -> Tensor:
@@ -81,28 +83,37 @@ class OutputGradients:
         return found
 
     def jacobian(
-        self, smiles: Sequence[str], progress: Progress = _SILENT
+        self,
+        smiles: Sequence[str],
+        progress: Progress = _SILENT,
+        names: Sequence[str] | None = None,
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yields positions [b], predictions [b] and gradients [b, P] of molecules of like length.
 
         One pass of vmap over reverse-mode differentiation per batch.
+
+        Args:
+            smiles: The molecules.
+            progress: Told of them.
+            names: Parameters to differentiate by, in this order; None: all of them.
         """
+        moved = {name: self._point[name] for name in names or self.names}
 
         def one(point: Parameters, *inputs: Tensor) -> tuple[Tensor, Tensor]:
-            value = self._call(point, *[each[None] for each in inputs])[0]
+            value = self._call({**self._point, **point}, *[each[None] for each in inputs])[0]
             return value, value.detach()
 
         for positions, inputs in self._inputs(smiles):
             axes = (None, *[0] * len(inputs))
             by_molecule = vmap(grad(one, has_aux=True), in_dims=axes)
             try:
-                rows, values = by_molecule(self._point, *inputs)
+                rows, values = by_molecule(moved, *inputs)
             except RuntimeError as error:
                 if "vmap" not in str(error):
                     raise
                 # Some encoders of transformers look at the mask's content: one by one, then.
-                rows, values = _one_by_one(grad(one, has_aux=True), self._point, inputs)
-            flat = torch.cat([rows[name].flatten(1) for name in self.names], dim=1)
+                rows, values = _one_by_one(grad(one, has_aux=True), moved, inputs)
+            flat = torch.cat([rows[name].flatten(1) for name in moved], dim=1)
             progress.advance(len(positions))
             yield positions, values.detach().cpu(), flat.detach().cpu()
 
@@ -111,9 +122,12 @@ class OutputGradients:
     ) -> tuple[Tensor, Tensor]:
         """Returns predictions [n] and their derivatives [n, k] along directions [P, k].
 
-        A forward-mode pass for each: no gradient of any molecule is ever held, and a batch is read
-        (where only the head counts, embedded) once.
+        A batch is read (where only the head counts, embedded) once. Several directions take the
+        gradients of a batch, which cost three forward passes; one, or a model whose gradients of a
+        batch are large, a forward-mode pass for each, which costs two and holds no gradient.
         """
+        if directions.shape[1] > 1 and _AT_ONCE * self.n_parameters <= _JACOBIAN_NUMBERS:
+            return self._along_by_gradients(smiles, directions, progress)
         tangents = [self._unflat(direction) for direction in directions.T]
         values = torch.empty(len(smiles), dtype=self.dtype)
         slopes = torch.empty(len(smiles), len(tangents), dtype=self.dtype)
@@ -121,6 +135,15 @@ class OutputGradients:
             for k, tangent in enumerate(tangents):
                 value, slope = _pushed(output, self._point, tangent)
                 values[positions], slopes[positions, k] = value.detach().cpu(), slope.detach().cpu()
+        return values, slopes
+
+    def _along_by_gradients(
+        self, smiles: Sequence[str], directions: Tensor, progress: Progress
+    ) -> tuple[Tensor, Tensor]:
+        values = torch.empty(len(smiles), dtype=self.dtype)
+        slopes = torch.empty(len(smiles), directions.shape[1], dtype=self.dtype)
+        for positions, found, rows in self.jacobian(smiles, progress):
+            values[positions], slopes[positions] = found, rows @ directions.to(self.dtype)
         return values, slopes
 
     def weighted(

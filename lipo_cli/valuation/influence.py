@@ -22,9 +22,10 @@ from lipo_cli.errors import ValuationError
 from lipo_cli.progress import Progress, SilentProgress
 from lipo_cli.settings import InfluenceSettings
 from lipo_cli.valuation.arrays import IntArray
+from lipo_cli.valuation.gradient_span import MOST_PASSES, fits, table_size
 from lipo_cli.valuation.gradients import OutputGradients
 from lipo_cli.valuation.influence_batches import over_batches
-from lipo_cli.valuation.influence_span import in_their_span
+from lipo_cli.valuation.influence_span import in_their_span, over_a_pool
 from lipo_cli.valuation.influence_task import InfluenceResult, Molecules, Task
 
 __all__ = ["InfluenceResult", "Molecules", "influence"]
@@ -46,9 +47,10 @@ def influence(
 ) -> InfluenceResult:
     """Values points by their influence on the target loss.
 
-    Where the gradients of all molecules fit the table (`settings.table_gib`) the system is solved
-    in the space that they span, exactly, whatever the solver; else matrix-free, by products over
-    batches of molecules.
+    Where the gradients of all molecules fit a table of `settings.table_gib`, whole or in a few
+    parts, the system is solved in the space that they span, exactly, whatever the solver. Where
+    those of a large pool do not, the span is that of train and target, and the points are read
+    once. Else the system is solved matrix-free, by products over batches of molecules.
 
     Args:
         gradients: Of the fitted regressor.
@@ -82,17 +84,17 @@ def influence(
         int(fold_of.max()) + 1 if n_folds is None else n_folds,
         by_row,
     )
-    n_rows = len(curved) + len(target) + len(points)
-    size = 4 * n_rows * gradients.n_parameters / 2**30
-    # In memory there are some float64 matrices of the rows by what they span.
-    algebra = 4 * 8 * n_rows * min(n_rows, gradients.n_parameters) / 2**30
-    room = max(size, algebra) <= settings.table_gib
-    if room and settings.curvature == "gauss-newton":
+    exactly = settings.curvature == "gauss-newton"
+    n_solved = len(curved) + len(target)
+    if exactly and fits(gradients, n_solved + len(points), settings.table_gib):
         return in_their_span(task, progress)
+    if exactly and not by_row and fits(gradients, n_solved, settings.table_gib):
+        return over_a_pool(task, progress)
     if settings.solver == "exact":
+        size = table_size(gradients, n_solved)
         raise ValuationError(
-            f"the exact solver needs the Gauss-Newton curvature and {max(size, algebra):.1f} GiB "
-            f"of gradients (allowed: {settings.table_gib:g})",
+            f"the exact solver needs the Gauss-Newton curvature and {size:.1f} GiB of gradients in "
+            f"at most {MOST_PASSES} parts of {settings.table_gib:g} GiB",
             hint="take --solver lissa or cg, --parameters head, or fewer --curvature-rows",
         )
     return over_batches(task, progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,9 +9,9 @@ import torch
 from torch import Tensor
 
 from lipo_cli.progress import Progress
-from lipo_cli.valuation.arrays import FloatArray, IntArray, finite_vector
+from lipo_cli.valuation.arrays import IntArray, finite_vector
 from lipo_cli.valuation.curvature import ModelCurvature
-from lipo_cli.valuation.influence_task import InfluenceResult, Task
+from lipo_cli.valuation.influence_task import InfluenceResult, Task, spread_of_parts
 from lipo_cli.valuation.lissa import lissa
 from lipo_cli.valuation.solvers import Solution, conjugate_gradient
 from lipo_cli.valuation.spectrum import largest_eigenvalue, power_iteration
@@ -65,18 +64,16 @@ def over_batches(task: Task, progress: Progress) -> InfluenceResult:
     n_parts = m if task.by_row else task.n_folds
     system = _measured(task, progress)
     solutions = _solutions(task, system, part_of, n_parts, progress)
-    parts = _values(task, solutions, progress)
-    sizes = np.bincount(part_of, minlength=n_parts) / m
-    held = sizes > 0
-    means = parts[:, held] / sizes[held]  # what each part alone would say
+    parts = task.values_along(torch.cat([each.x for each in solutions], dim=1), progress)
+    standard_error, freedom = spread_of_parts(parts, part_of)
     left = max(solution.residual for solution in solutions)
     # Conjugate gradients in float32 stop by a recurrence that drifts a little.
     lissa_s = system.solver == "lissa"
     allowed = STOCHASTIC_RESIDUAL if lissa_s else 10 * task.settings.tolerance
     return InfluenceResult(
         values=finite_vector("the values", parts.sum(axis=1)),
-        standard_error=means.std(axis=1, ddof=1) / math.sqrt(means.shape[1]),
-        fold_values=means @ task.fold_weights() if task.by_row else parts,
+        standard_error=standard_error,
+        fold_values=m * parts @ task.fold_weights() if task.by_row else parts,
         solver=system.solver,
         damping=system.damping,
         largest=system.largest,
@@ -84,10 +81,10 @@ def over_batches(task: Task, progress: Progress) -> InfluenceResult:
         residuals=(1.0, left),
         agreement=None,
         converged=left <= allowed,
-        freedom=means.shape[1] - 1,
+        freedom=freedom,
         n_parameters=task.gradients.n_parameters,
         n_curvature=len(task.curved),
-        by_row=means if task.by_row else None,
+        by_row=m * parts if task.by_row else None,
     )
 
 
@@ -132,14 +129,3 @@ def _solutions(
         solutions.append(system.solve(task, b, task.settings.seed + part, progress))
     progress.finish()
     return solutions
-
-
-def _values(task: Task, solutions: list[Solution], progress: Progress) -> FloatArray:
-    """Returns [n, parts] values, of which a row's sum is a point's value."""
-    points = task.points
-    directions = torch.cat([solution.x for solution in solutions], dim=1)
-    progress.start("values", len(points), "molecules")
-    predicted, slopes = task.gradients.along(points.smiles, directions, progress)
-    progress.finish()
-    residual = predicted.double() - torch.from_numpy(points.labels)
-    return np.asarray((2 * residual[:, None] * slopes.double() / task.n_train).numpy())

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import tempfile
+from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,13 +16,66 @@ from lipo_cli.progress import Progress, SilentProgress
 from lipo_cli.settings import InfluenceSettings
 from lipo_cli.valuation.arrays import FloatArray, finite_vector
 from lipo_cli.valuation.curvature import RowCurvature
-from lipo_cli.valuation.gradient_table import GradientTable, as_tensor
-from lipo_cli.valuation.influence_task import InfluenceResult, Task
+from lipo_cli.valuation.gradient_span import spanned
+from lipo_cli.valuation.influence_task import InfluenceResult, Task, spread_of_parts
 from lipo_cli.valuation.lissa import lissa
 from lipo_cli.valuation.solvers import Solution, conjugate_gradient, exact
 from lipo_cli.valuation.spectrum import power_iteration
 
 _SILENT = SilentProgress()
+
+
+@dataclass(frozen=True)
+class _System:
+    """H + lambda I in coordinates, and what solves it."""
+
+    curvature: RowCurvature
+    settings: InfluenceSettings
+    damping: float
+    largest: float
+
+    @classmethod
+    def of(cls, rows: Tensor, settings: InfluenceSettings) -> _System:
+        """Measures the largest eigenvalue of the curvature of gradients [N, r]."""
+        curvature = RowCurvature(rows)
+        spectrum = power_iteration(curvature.apply, curvature.dim, curvature.dtype, tolerance=1e-3)
+        return cls(curvature, settings, settings.damping * spectrum.largest, spectrum.largest)
+
+    @property
+    def solver(self) -> str:
+        """What solves it."""
+        return "exact" if self.settings.solver == "auto" else self.settings.solver
+
+    def solve(self, b: Tensor, progress: Progress) -> Solution:
+        """Solves for right-hand sides [r, k]."""
+        progress.start(f"influence ({self.solver})", None, "products")
+        found = self._solved(self.solver, b, progress)
+        progress.finish()
+        return found
+
+    def checked(self, b: Tensor) -> Tensor | None:
+        """Returns another solver's solution to compare with; its failure is no failure of ours."""
+        try:
+            return self._solved("cg" if self.solver != "cg" else "exact", b, _SILENT).x
+        except ValuationError:
+            return None
+
+    def _solved(self, solver: str, b: Tensor, progress: Progress) -> Solution:
+        curvature, damping, settings = self.curvature, self.damping, self.settings
+        if solver == "exact":
+            return exact(curvature, b, damping)
+        if solver == "cg":
+            return conjugate_gradient(
+                curvature, b, damping, tolerance=settings.tolerance, progress=progress
+            )
+        return lissa(
+            curvature,
+            b,
+            damping,
+            tolerance=settings.tolerance,
+            seed=settings.seed,
+            progress=progress,
+        )
 
 
 def in_their_span(task: Task, progress: Progress) -> InfluenceResult:
@@ -32,68 +84,79 @@ def in_their_span(task: Task, progress: Progress) -> InfluenceResult:
     Raises:
         ValuationError: a gradient is not finite, or the system cannot be solved.
     """
-    settings = task.settings
-    curved, target, points, residuals = _coordinates(task, progress)
-    curvature = RowCurvature(curved)
-    spectrum = power_iteration(curvature.apply, curvature.dim, curvature.dtype, tolerance=1e-3)
-    damping = settings.damping * spectrum.largest
-    to_lower = 2 * target * torch.from_numpy(residuals[1])[:, None]  # [m, D] grad L by row
+    sets = (task.curved, task.target, task.points)
+    smiles = [text for part in sets for text in part.smiles]
+    span = spanned(task.gradients, smiles, task.settings.table_gib, progress)
+    ends = np.cumsum([0, *map(len, sets)])
+    curved, target, points = (span.rows[a:b] for a, b in pairwise(ends))
+    system = _System.of(curved, task.settings)
+    to_lower = _loss_gradients(target, span.predictions[ends[1] : ends[2]], task)
     b = to_lower.mean(dim=0)[:, None]
-    asked = "exact" if settings.solver == "auto" else settings.solver
-    progress.start(f"influence ({asked})", None, "products")
-    solution = _solved(asked, curvature, b, damping, settings, progress)
-    other = _checked("cg" if asked != "cg" else "exact", curvature, b, damping, settings)
-    progress.finish()
-    weights = 2 * torch.from_numpy(residuals[2]) / task.n_train
-    values = ((points @ solution.x)[:, 0] * weights).numpy()
-    check = None if other is None else (points @ other)[:, 0] * weights
+    solution, other = system.solve(b, progress), system.checked(b)
+    error = torch.from_numpy(span.predictions[ends[2] :] - task.points.labels)
+    weights = 2 * error[:, None] / task.n_train
+    values = (points @ solution.x * weights)[:, 0].numpy()
+    check = None if other is None else (points @ other * weights)[:, 0]
     # One column per target row, exactly: their spread is the standard error of the mean.
-    by_row = (points @ exact(curvature, to_lower.T, damping).x * weights[:, None]).numpy()
+    by_row = exact(system.curvature, to_lower.T, system.damping).x
+    columns: FloatArray = (points @ by_row * weights).numpy()
     m = len(task.target)
     return InfluenceResult(
         values=finite_vector("the values", values),
-        standard_error=by_row.std(axis=1, ddof=1) / math.sqrt(m),
-        fold_values=by_row @ task.fold_weights(),
-        solver=asked,
-        damping=damping,
-        largest=spectrum.largest,
+        standard_error=columns.std(axis=1, ddof=1) / math.sqrt(m),
+        fold_values=columns @ task.fold_weights(),
+        solver=system.solver,
+        damping=system.damping,
+        largest=system.largest,
         iterations=solution.iterations,
         residuals=solution.residuals,
         agreement=_agreement(values, check),
-        converged=solution.residual <= settings.tolerance,
+        converged=solution.residual <= task.settings.tolerance,
         freedom=m - 1,
         n_parameters=task.gradients.n_parameters,
         n_curvature=len(task.curved),
-        by_row=by_row if task.by_row else None,
+        by_row=columns if task.by_row else None,
     )
 
 
-def _coordinates(task: Task, progress: Progress) -> tuple[Tensor, Tensor, Tensor, list[FloatArray]]:
-    """Returns gradients of train, target and points in their span, and the residuals of each."""
-    sets = (task.curved, task.target, task.points)
-    ends = np.cumsum([0, *map(len, sets)])
-    residuals = []
-    with tempfile.TemporaryDirectory(prefix="lipo-gradients-") as scratch:
-        file = Path(scratch) / "rows.npy"
-        table = GradientTable(file, int(ends[-1]), task.gradients.n_parameters)
-        progress.start("gradients", int(ends[-1]), "molecules")
-        for start, part in zip(ends[:-1], sets, strict=True):
-            jacobian = task.gradients.jacobian(part.smiles, progress)
-            residuals.append(table.fill(int(start), jacobian, len(part)) - part.labels)
-        progress.finish()
-        rows = as_tensor(table.coordinates())
-    curved, target, points = (rows[a:b] for a, b in pairwise(ends))
-    return curved, target, points, residuals
+def over_a_pool(task: Task, progress: Progress) -> InfluenceResult:
+    """Solves in the span of train and target gradients, and reads the points once, in batches.
+
+    For pools whose gradients would not fit: nothing of a point is kept but its values by fold.
+
+    Raises:
+        ValuationError: a gradient is not finite, or the system cannot be solved.
+    """
+    smiles = [*task.curved.smiles, *task.target.smiles]
+    span = spanned(task.gradients, smiles, task.settings.table_gib, progress)
+    n = len(task.curved)
+    system = _System.of(span.rows[:n], task.settings)
+    to_lower = _loss_gradients(span.rows[n:], span.predictions[n:], task)
+    b = to_lower.T @ torch.from_numpy(task.fold_weights())
+    solution = system.solve(b, progress)
+    directions = span.directions(task.gradients, smiles, solution.x)
+    parts = task.values_along(directions, progress)
+    standard_error, freedom = spread_of_parts(parts, task.fold_of)
+    return InfluenceResult(
+        values=finite_vector("the values", parts.sum(axis=1)),
+        standard_error=standard_error,
+        fold_values=parts,
+        solver=system.solver,
+        damping=system.damping,
+        largest=system.largest,
+        iterations=solution.iterations,
+        residuals=solution.residuals,
+        agreement=None,
+        converged=solution.residual <= task.settings.tolerance,
+        freedom=freedom,
+        n_parameters=task.gradients.n_parameters,
+        n_curvature=n,
+    )
 
 
-def _checked(
-    solver: str, curvature: RowCurvature, b: Tensor, damping: float, settings: InfluenceSettings
-) -> Tensor | None:
-    """Returns another solver's solution to compare with; its failure is no failure of ours."""
-    try:
-        return _solved(solver, curvature, b, damping, settings, _SILENT).x
-    except ValuationError:
-        return None
+def _loss_gradients(rows: Tensor, predictions: FloatArray, task: Task) -> Tensor:
+    """Returns [m, r] the gradient of each target row's squared error."""
+    return 2 * rows * torch.from_numpy(predictions - task.target.labels)[:, None]
 
 
 def _agreement(values: FloatArray, others: Tensor | None) -> float | None:
@@ -101,22 +164,3 @@ def _agreement(values: FloatArray, others: Tensor | None) -> float | None:
     if others is None or len(values) < 3 or np.ptp(values) == 0 or np.ptp(others.numpy()) == 0:
         return None
     return float(spearmanr(values, others.numpy()).statistic)
-
-
-def _solved(
-    solver: str,
-    curvature: RowCurvature,
-    b: Tensor,
-    damping: float,
-    settings: InfluenceSettings,
-    progress: Progress,
-) -> Solution:
-    if solver == "exact":
-        return exact(curvature, b, damping)
-    if solver == "cg":
-        return conjugate_gradient(
-            curvature, b, damping, tolerance=settings.tolerance, progress=progress
-        )
-    return lissa(
-        curvature, b, damping, tolerance=settings.tolerance, seed=settings.seed, progress=progress
-    )

@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy.stats import t as student
+from torch import Tensor
 
+from lipo_cli.progress import Progress
 from lipo_cli.settings import InfluenceSettings
 from lipo_cli.valuation.arrays import FloatArray, IntArray
 from lipo_cli.valuation.gradients import OutputGradients
@@ -57,6 +60,27 @@ class Task:
         folds = np.zeros((m, self.n_folds))
         folds[np.arange(m), self.fold_of] = 1 / m
         return folds
+
+    def values_along(self, directions: Tensor, progress: Progress) -> FloatArray:
+        """Returns the points' values [n, k] by solutions [P, k], reading every point once."""
+        progress.start("values", len(self.points), "molecules")
+        predicted, slopes = self.gradients.along(self.points.smiles, directions, progress)
+        progress.finish()
+        error = predicted.double() - torch.from_numpy(self.points.labels)
+        return np.asarray((2 * error[:, None] * slopes.double() / self.n_train).numpy())
+
+
+def spread_of_parts(parts: FloatArray, part_of: IntArray) -> tuple[FloatArray, int]:
+    """Returns the standard error of values from their parts, and its degrees of freedom.
+
+    Args:
+        parts: [n, k] parts that sum to the values.
+        part_of: [m] the part of each target row; a part may have none.
+    """
+    sizes = np.bincount(part_of, minlength=parts.shape[1]) / len(part_of)
+    held = sizes > 0
+    means = parts[:, held] / sizes[held]  # what each part alone would say
+    return means.std(axis=1, ddof=1) / math.sqrt(means.shape[1]), means.shape[1] - 1
 
 
 @dataclass(frozen=True)

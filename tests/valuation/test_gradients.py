@@ -11,8 +11,10 @@ import torch
 from lipo_cli.errors import ValuationError
 from lipo_cli.model.batches import collate
 from lipo_cli.model.regressor import Regressor
+from lipo_cli.progress import SilentProgress
 from lipo_cli.settings import PEFT_METHODS
-from lipo_cli.valuation.gradient_table import GradientTable
+from lipo_cli.valuation.gradient_span import spanned
+from lipo_cli.valuation.gradient_table import GradientTable, Slab, in_basis, slabs
 from lipo_cli.valuation.gradients import OutputGradients
 from tests.fixtures.encoders import tiny_roberta
 from tests.fixtures.models import LABELS, SMILES, disturb, tiny_checkpoint, tiny_regressor
@@ -158,16 +160,49 @@ def test_a_table_that_the_disk_cannot_hold_is_one_line(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("n_parameters", [5, 400])
-def test_coordinates_keep_every_inner_product(tmp_path, n_parameters):
+def test_a_basis_keeps_every_inner_product(tmp_path, n_parameters):
     rows = np.random.default_rng(0).normal(size=(30, n_parameters)).astype(np.float32)
     rows[7] = rows[3]  # the same molecule twice spans no new direction
     table = GradientTable(tmp_path / "rows.npy", 30, n_parameters)
     block = (torch.arange(30), torch.arange(30.0), torch.from_numpy(rows))
     assert table.fill(0, [block], 30).tolist() == list(range(30))
-    found = table.coordinates()
-    assert found.shape[1] <= 30
+    found = in_basis(table.gram())
+    assert found.shape[1] == min(29, n_parameters)
     exact = rows.astype(np.float64) @ rows.astype(np.float64).T
     np.testing.assert_allclose(found @ found.T, exact, rtol=1e-5, atol=1e-3)
+    np.testing.assert_array_equal(table.whole(), rows)
+
+
+def test_parts_of_a_vector_hold_every_number_once():
+    sizes = {"a": 3, "b": 4, "c": 11, "d": 2, "e": 5}
+    parts = slabs(sizes, 5)
+    assert all(part.width <= 5 for part in parts)
+    flat = {name: [f"{name}{i}" for i in range(size)] for name, size in sizes.items()}
+    taken = [
+        number
+        for part in parts
+        for number in [each for name in part.names for each in flat[name]][part.start : part.stop]
+    ]
+    assert taken == [number for name in sizes for number in flat[name]]
+    assert slabs(sizes, 25) == [Slab(tuple(sizes), 0, 25)]
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 7])
+def test_gradients_in_parts_span_the_same(checkpoint, n_parts):
+    gradients = OutputGradients(fitted(checkpoint, "full"))
+    rows = torch.empty(len(MOLECULES), gradients.n_parameters)
+    for positions, _, found in gradients.jacobian(MOLECULES):
+        rows[positions] = found.float()
+    gib = rows.numel() * 4 / 2**30 / n_parts * 1.01
+    span = spanned(gradients, MOLECULES, gib, SilentProgress())
+    exact = rows.double() @ rows.double().T
+    assert (span.rows @ span.rows.T - exact).abs().max() < 1e-5 * exact.abs().max()
+    np.testing.assert_allclose(span.predictions, gradients.predictions(MOLECULES), rtol=1e-5)
+    # A direction in coordinates moves every molecule as the same direction of parameters does.
+    x = torch.randn(span.rows.shape[1], 2, dtype=torch.float64)
+    _, slopes = gradients.along(MOLECULES, span.directions(gradients, MOLECULES, x))
+    expected = span.rows @ x
+    assert (slopes.double() - expected).abs().max() < 1e-3 * expected.abs().max()
 
 
 def test_a_gradient_that_is_no_number_is_refused(tmp_path):

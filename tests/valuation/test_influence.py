@@ -9,6 +9,7 @@ from scipy.stats import spearmanr
 
 from lipo_cli.errors import ValuationError
 from lipo_cli.settings import InfluenceSettings
+from lipo_cli.valuation import influence as influence_module
 from lipo_cli.valuation.curvature import RowCurvature
 from lipo_cli.valuation.gradients import OutputGradients
 from lipo_cli.valuation.influence import InfluenceResult, Molecules, influence
@@ -126,6 +127,23 @@ def test_each_target_row_has_its_own_values(regressor, table_gib):
     of_all = influence(gradients, train, target, points, settings, fold_of=FOLDS)
     assert of_all.by_row is None
     assert np.abs(of_all.values - found.values).max() < 0.02 * np.abs(found.values).max()
+
+
+@pytest.mark.parametrize("solver", ["exact", "cg", "lissa"])
+def test_a_pool_without_room_is_read_once(regressor, solver, monkeypatch):
+    gradients = OutputGradients(regressor)
+    room = 32 * (N + M + 3) ** 2 / 2**30  # for the algebra of train and target alone
+    whole = valued(gradients, solver=solver, damping=0.1, tolerance=1e-6)
+    monkeypatch.setattr(influence_module, "in_their_span", None)
+    monkeypatch.setattr(influence_module, "over_batches", None)
+    found = valued(gradients, solver=solver, damping=0.1, tolerance=1e-6, table_gib=room)
+    truth = by_definition(gradients, 0.1)
+    assert np.abs(found.values - truth).max() < 1e-3 * np.abs(truth).max()
+    np.testing.assert_allclose(found.fold_values, whole.fold_values, rtol=1e-3, atol=1e-6)
+    assert (found.freedom, found.solver, found.converged) == (3, solver, True)
+    per_fold = found.fold_values * 4
+    expected = per_fold.std(axis=1, ddof=1) / 2
+    np.testing.assert_allclose(found.standard_error, expected, rtol=1e-9)
 
 
 def test_the_exact_solver_without_room_says_what_to_do(regressor):

@@ -8,7 +8,8 @@ from sklearn.metrics import roc_auc_score
 
 from lipo_cli.errors import SettingsError, ValuationError
 from lipo_cli.settings import TsdsSettings
-from lipo_cli.valuation.analysis import analyse_tsds
+from lipo_cli.valuation.proxy import make_proxy
+from lipo_cli.valuation.removal import optimal_subset
 from lipo_cli.valuation.sampling import AntitheticPairs, SubsetChains, make_sampler
 from lipo_cli.valuation.stopping import MaxPermutations, RelativeStandardError
 from lipo_cli.valuation.tsds import CHECK_EVERY, ts_dshapley
@@ -251,14 +252,17 @@ def test_planted_label_noise_is_found(game, ridge, signal, seed):
         n_players=100, n_train=150, n_val=200, d=60, noise=0.3, signal=signal, corrupted=10,
         seed=seed,
     )  # fmt: skip
-    analysis = analyse_tsds(
-        p.train_z, p.train_y, p.players_z, p.players_y, p.val_z, p.val_y,
-        TsdsSettings(game=game, ridge=ridge, seed=seed),
+    settings = TsdsSettings(game=game, ridge=ridge, seed=seed)
+    proxy = make_proxy(
+        p.train_z, p.train_y, p.players_z, p.players_y, p.val_z, p.val_y, settings
     )  # fmt: skip
+    result = ts_dshapley(proxy.game, settings)
+    optimal = optimal_subset(proxy.game, result)
     wrong = np.isin(np.arange(100), p.corrupted)
-    assert roc_auc_score(wrong, -analysis.values) > 0.9
-    assert analysis.result.converged
-    assert wrong[analysis.optimal.positions].sum() <= 1
-    assert analysis.n_optimal == len(analysis.optimal.positions) > 0
+    assert roc_auc_score(wrong, -result.values) > 0.9
+    assert result.converged
+    assert wrong[optimal.positions].sum() <= 1
+    assert optimal.n_kept == len(optimal.positions) > 0
     if game == "secondary":
-        assert analysis.proxy_rmse_all > analysis.proxy_rmse_none
+        of_all, of_none = optimal.pooled_curve["utility"].iloc[[0, -1]]
+        assert of_all < of_none

@@ -1,0 +1,183 @@
+"""Each method's way from a reference model and a ridge proxy to values of the pool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from lipo_cli.chem.fingerprints import highest_tanimoto, morgan_bits
+from lipo_cli.comparison.influence_scoring import (
+    influence_figures,
+    influence_values,
+    values_by_target,
+)
+from lipo_cli.comparison.prepare import Prepared
+from lipo_cli.comparison.targets import Target, target_of
+from lipo_cli.comparison.uncertain import spread_values
+from lipo_cli.model.regressor import Regressor
+from lipo_cli.progress import Progress
+from lipo_cli.settings import ScoringMethod, TrainingSettings, ValuationSettings
+from lipo_cli.valuation.arrays import FloatArray
+from lipo_cli.valuation.influence import InfluenceResult
+from lipo_cli.valuation.proxy import (
+    Proxy,
+    RowValues,
+    knn_values,
+    leave_one_out_values,
+    make_proxy,
+)
+from lipo_cli.valuation.selection import LEAKING
+from lipo_cli.valuation.tsds import TsdsResult, ts_dshapley
+
+
+@dataclass(frozen=True)
+class Valued:
+    """What a method says of the pool.
+
+    Attributes:
+        result: Values, standard errors and parts by fold.
+        reason: Why the sampling stopped, or how the values were computed.
+        figures: Numbers about the computation.
+        converged: Whether standard errors, or the residual of a system, became small enough.
+        residuals: Of the system that was solved, product by product, where one was.
+        by_target: A column of values for each target row that was named, else None.
+        leaks: Whether the target was the test split.
+    """
+
+    result: TsdsResult | RowValues | InfluenceResult
+    reason: str
+    figures: dict[str, float] = field(default_factory=dict)
+    converged: bool = True
+    residuals: tuple[float, ...] = ()
+    by_target: pd.DataFrame | None = None
+    leaks: bool = False
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What every method stands on.
+
+    Attributes:
+        regressor: The reference model.
+        prepared: Dataset, split and pool.
+        target: The rows whose loss is to fall, where a method's settings may name them.
+        embedded: [n, D] embeddings of the pool.
+        proxy: The ridge proxy on embeddings.
+        listener: Told of the work.
+    """
+
+    regressor: Regressor
+    prepared: Prepared
+    target: Target | None
+    embedded: FloatArray
+    proxy: Proxy
+    listener: Progress
+
+    @classmethod
+    def of(
+        cls,
+        method: ScoringMethod,
+        regressor: Regressor,
+        prepared: Prepared,
+        settings: ValuationSettings,
+        listener: Progress,
+    ) -> Ground:
+        """Embeds train, validation and pool, and makes the proxy.
+
+        Raises:
+            DataError: there is no pool, or a named target row is not in its split.
+        """
+        target = target_of(prepared, settings.influence) if method == "influence" else None
+        pool = prepared.require_pool().examples
+        train, validation = prepared.train, prepared.validation
+        if target is not None:
+            validation = validation.take(target.judged)
+        sets = (train, validation, pool)
+        listener.start("embedding", sum(len(part) for part in sets), "molecules")
+        rows = [regressor.embed(part.smiles, progress=listener) for part in sets]
+        listener.finish()
+        proxy = make_proxy(
+            rows[0],
+            train.labels,
+            rows[2],
+            pool.labels,
+            rows[1],
+            validation.labels,
+            settings.tsds,
+        )
+        return cls(regressor, prepared, target, rows[2], proxy, listener)
+
+    def known_of_points(self) -> pd.DataFrame:
+        """Returns each point's |prediction - label| and its highest similarity to train."""
+        pool = self.prepared.require_pool().examples
+        train = morgan_bits(self.prepared.train.smiles)
+        return pd.DataFrame(
+            {
+                "model_error": np.abs(self.regressor.predict_embedded(self.embedded) - pool.labels),
+                "similarity": highest_tanimoto(morgan_bits(pool.smiles), train),
+            }
+        )
+
+
+def value(
+    method: ScoringMethod, ground: Ground, settings: ValuationSettings, training: TrainingSettings
+) -> Valued:
+    """Values the pool.
+
+    Args:
+        method: `tsds`, `influence`, `knn`, `loo` or `uncertain`.
+        ground: Reference model, data and proxy.
+        settings: Those of the method.
+        training: How the reference model was fine-tuned.
+
+    Raises:
+        ValuationError: a score is not finite, or the method cannot be carried out.
+    """
+    if method == "tsds":
+        return _by_sampling(ground, settings)
+    if method == "influence":
+        return _by_influence(ground, settings)
+    if method == "knn":
+        k = settings.knn.neighbours
+        return Valued(
+            knn_values(ground.proxy, settings.knn, ground.listener),
+            f"exact for the mean of {k} nearest neighbours",
+            {"neighbours": float(k)},
+        )
+    if method == "loo":
+        return Valued(leave_one_out_values(ground.proxy), "closed form on the ridge proxy")
+    n_folds = ground.proxy.game.n_folds
+    return Valued(
+        spread_values(ground.regressor, ground.prepared, training, n_folds),
+        "the spread of predictions: how unsure the model is, not what a point is worth",
+    )
+
+
+def _by_sampling(ground: Ground, settings: ValuationSettings) -> Valued:
+    result = ts_dshapley(ground.proxy.game, settings.tsds, ground.listener)
+    figures = {"n_permutations": float(result.n_permutations)}
+    return Valued(result, result.reason, figures, converged=result.converged)
+
+
+def _by_influence(ground: Ground, settings: ValuationSettings) -> Valued:
+    assert ground.target is not None
+    found = influence_values(
+        ground.regressor,
+        ground.prepared,
+        ground.target,
+        ground.proxy.game,
+        settings.influence,
+        ground.listener,
+    )
+    leaks = settings.influence.target == "test"
+    return Valued(
+        found,
+        f"{found.sentence()}; {LEAKING}" if leaks else found.sentence(),
+        influence_figures(found),
+        converged=found.converged,
+        residuals=found.residuals,
+        by_target=values_by_target(found, ground.target, ground.prepared),
+        leaks=leaks,
+    )
