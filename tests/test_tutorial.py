@@ -51,7 +51,7 @@ def test_every_block_is_shown_to_be_shell_or_output() -> None:
 
 @pytest.mark.slow
 @pytest.mark.server
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(2700)
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the tutorial uses curl")
 def test_the_tutorial_pasted_as_written_works(tmp_path: Path) -> None:
     work = tmp_path / "work"
@@ -80,7 +80,7 @@ def test_the_tutorial_pasted_as_written_works(tmp_path: Path) -> None:
             start_new_session=True,
         )
     try:
-        code = shell.wait(timeout=1700)
+        code = shell.wait(timeout=2600)
     finally:
         # The servers, had a command between their start and end failed.
         with suppress(ProcessLookupError):

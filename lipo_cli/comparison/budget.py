@@ -183,9 +183,8 @@ def without_verdict(asked: CompareSettings, seeds: Collection[int]) -> str | Non
     if asked.seeds == 1 or len(seeds) > 1:
         return None
     return (
-        "one seed is left, and with one seed there is no verdict: a single retraining cannot tell "
-        "a difference from its own noise; a longer --budget, or fewer selections or methods, "
-        "leaves more"
+        "one seed is left, and with one seed there is no verdict: a retraining cannot tell a "
+        "difference from its noise; a longer --budget, or fewer selections or methods, leaves more"
     )
 
 

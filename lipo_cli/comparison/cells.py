@@ -247,8 +247,8 @@ def record_fit(
         and name not in ("seed", "split")
     }
     # MLflow's UI compares runs by what was kept first, unless it is told otherwise.
-    first = {name: numbers[name] for name in ("val_rmse", "test_rmse") if name in numbers}
-    record.metrics(first)
+    first = ("val_rmse", "test_rmse")
+    record.metrics({name: value for name, value in numbers.items() if name in first})
     record.metrics({name: value for name, value in numbers.items() if name not in first})
     record.history([curve_names(row) for row in result.history])
     record.table(result.predictions, "predictions")
