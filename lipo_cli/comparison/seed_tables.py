@@ -74,7 +74,7 @@ def read_published(path: Path) -> Published:
         SettingsError: the file is missing or malformed.
     """
     content = read_settings_file(path)
-    said = (tuple(content.pop(name)) for name in ("differences", "differences_of_data"))
+    said = [tuple(content.pop(name)) for name in ("differences", "differences_of_data")]
     return Published({k: build(PublishedTable, v) for k, v in content.items()}, *said)
 
 
