@@ -59,13 +59,23 @@ def served(store: Store, folder: Path) -> Iterator[str]:
             time.sleep(0.5)
         yield address
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        try:
-            server.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait(timeout=30)
+        _end(server)
     assert not _answers(f"{address}/ping"), "a worker outlived the server"
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """Asks the server and its worker to end, and sees to it after half a minute."""
+    os.killpg(server.pid, signal.SIGTERM)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        server.poll()  # reaps the leader, which may be over before its worker is
+        try:
+            os.killpg(server.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.killpg(server.pid, signal.SIGKILL)
+    server.wait(timeout=30)
 
 
 def _answers(address: str) -> bool:
