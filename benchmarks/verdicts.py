@@ -33,7 +33,7 @@ from scipy.stats import t as student_t
 
 from lipo_cli.chem import demo
 from lipo_cli.commands.compare_view import CompareView
-from lipo_cli.comparison.engine import Comparison, compare
+from lipo_cli.comparison.engine import compare
 from lipo_cli.comparison.intervals import (
     Component,
     half_width,
@@ -41,6 +41,7 @@ from lipo_cli.comparison.intervals import (
     residual_variance,
 )
 from lipo_cli.comparison.prepare import prepare
+from lipo_cli.comparison.result import Comparison
 from lipo_cli.main import main as lipo
 from lipo_cli.settings import CompareSettings, build
 from lipo_cli.tracking.ledger import MlflowLedger

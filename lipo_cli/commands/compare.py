@@ -138,8 +138,8 @@ def _budgeted(
     settings: CompareSettings, prepared: Prepared, minutes: float, root: Path, dry_run: bool
 ) -> Budgeted:
     """Plans what fits, and says what does not; a dry run makes no store to look into."""
-    from lipo_cli.commands.console import say
-    from lipo_cli.comparison.budget import fit_into
+    from lipo_cli.commands.console import say, warn
+    from lipo_cli.comparison.budget import fit_into, without_verdict
     from lipo_cli.tracking.ledger import MlflowLedger
     from lipo_cli.tracking.store import DATABASE, open_store
 
@@ -149,6 +149,8 @@ def _budgeted(
         ledger = MlflowLedger(open_store(root), settings.experiment)
     budgeted = fit_into(settings, prepared, minutes, ledger)
     say(budgeted.sentence())
+    if warning := without_verdict(settings, range(budgeted.settings.seeds)):
+        warn(warning)
     return budgeted
 
 
@@ -165,7 +167,8 @@ def _run(
 ) -> dict[str, Any]:
     from lipo_cli.commands.compare_output import as_dict, show_result
     from lipo_cli.commands.compare_run import is_sound, run_recorded
-    from lipo_cli.commands.console import emit_json, say
+    from lipo_cli.commands.console import emit_json, say, warn
+    from lipo_cli.comparison.budget import without_verdict
     from lipo_cli.tracking.ledger import MlflowLedger
     from lipo_cli.tracking.store import open_store
 
@@ -184,6 +187,9 @@ def _run(
         say("the secondary set failed its audit: no model trained on any of it becomes champion")
     if result.left_out:
         say(f"left out, for the time: {'; '.join(result.left_out)}")
+    # Planned with several seeds, and the time ran short.
+    if budgeted and (warning := without_verdict(settings, {cell.seed for cell in result.cells})):
+        warn(warning)
     say(f"the report: {folder / 'report.html'}; tables, figures and settings beside it")
     say(f"in MLflow: experiment {settings.experiment}, run {result.run_id} (`lipo ui`)")
     return report

@@ -12,11 +12,11 @@ from lipo_cli.commands.console import emit_json, json_ready, out, say
 from lipo_cli.commands.dataset_lines import tell_unread
 from lipo_cli.commands.select_source import write_source
 from lipo_cli.comparison.budget import Budgeted
-from lipo_cli.comparison.engine import Comparison, cells_table
 from lipo_cli.comparison.estimate import estimate
 from lipo_cli.comparison.figures import draw_all
-from lipo_cli.comparison.plan import make_plan
+from lipo_cli.comparison.plan import cell_name, make_plan
 from lipo_cli.comparison.prepare import Prepared
+from lipo_cli.comparison.result import Comparison, cells_table
 from lipo_cli.comparison.summary import SummaryRow
 from lipo_cli.comparison.tuning_figures import draw_tuning
 from lipo_cli.comparison.tuning_methods import tuned_cells, tuning_seconds
@@ -150,8 +150,8 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
         out.print(tuned.sentence(), markup=False, soft_wrap=True)
     for cell in result.cells:
         if cell.status == "failed":
-            split = "" if cell.split is None else f"split {cell.split} / "
-            say(f"failed: {split}{cell.label} / {cell.peft} / seed {cell.seed}: {cell.error}")
+            name = cell_name(cell.label, cell.peft, cell.seed, cell.split)
+            say(f"failed: {name}: {cell.error}")
     _show_verdicts(result, settings)
     done = [cell for cell in result.cells if cell.status == "finished"]
     late = sum(cell.best_epoch == len(cell.history) for cell in done)

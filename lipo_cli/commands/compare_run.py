@@ -9,19 +9,16 @@ from lipo_cli.commands.compare_command import command_of
 from lipo_cli.commands.compare_output import write_result
 from lipo_cli.commands.compare_view import CompareView
 from lipo_cli.comparison.budget import Budgeted
-from lipo_cli.comparison.engine import (
-    Comparison,
-    cells_table,
-    compare,
-    comparison_fingerprint,
-    verdicts_table,
-)
+from lipo_cli.comparison.engine import compare, comparison_fingerprint
+from lipo_cli.comparison.note import note_of
 from lipo_cli.comparison.prepare import Prepared, other_splits
 from lipo_cli.comparison.report_html import write_report
 from lipo_cli.comparison.report_record import write_record
+from lipo_cli.comparison.result import Comparison, cells_table, verdicts_table
 from lipo_cli.settings import CompareSettings
 from lipo_cli.tracking.comparisons import RESULT_FOLDER
 from lipo_cli.tracking.environment import environment
+from lipo_cli.tracking.handle import NOTE_LIMIT
 from lipo_cli.tracking.ledger import MlflowLedger
 from lipo_cli.tracking.registry import AUDIT_TAGS
 from lipo_cli.tracking.store import Store
@@ -96,6 +93,7 @@ def run_recorded(
             elif path.suffix in (".json", ".csv"):
                 inside = path.parent.relative_to(folder)
                 record.file(path, (RESULT_FOLDER / inside).as_posix())
+        record.note(note_of(result, NOTE_LIMIT))
         record.table(cells_table(result.cells), "cells")
         record.table(verdicts_table(result.verdicts), "verdicts")
         best = result.best.val_rmse if result.best is not None else None

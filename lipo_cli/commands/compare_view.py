@@ -18,7 +18,7 @@ from lipo_cli.comparison.plan import Cell
 from lipo_cli.comparison.scoring import Scored
 from lipo_cli.comparison.tuning_result import Tuned
 from lipo_cli.comparison.tuning_space import described
-from lipo_cli.comparison.tuning_study import TrialResult
+from lipo_cli.comparison.tuning_trial import TrialResult
 
 _STYLES = {"waiting": "dim", "training": "bold cyan", "found": "green", "done": "green"}
 

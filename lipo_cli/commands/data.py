@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lipo_cli.commands import options as opt
-from lipo_cli.commands.layers import flags_layer
+from lipo_cli.commands.layers import file_layer, flags_layer
 
 if TYPE_CHECKING:
     from lipo_cli.chem.datasets import Dataset
@@ -186,9 +186,11 @@ def audit(
 
 
 def _settings(flags: Mapping[str, Any]) -> DataSettings:
-    from lipo_cli.settings import DataSettings, build
+    """Returns what the flags say, over the table [data] of `lipo.toml`: as a comparison has it."""
+    from lipo_cli.settings import CompareSettings, DataSettings, build
 
-    return build(DataSettings, flags_layer(DataSettings, flags))
+    file = file_layer(None, CompareSettings).get("data", {})
+    return build(DataSettings, file, flags_layer(DataSettings, flags))
 
 
 def _load(settings: DataSettings, *, primary_only: bool = False) -> Dataset:

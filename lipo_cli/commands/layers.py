@@ -60,8 +60,8 @@ def flags_layer(kind: type[Settings], flags: Mapping[str, Any]) -> dict[str, Any
 def file_layer(config: Path | None, settings: type[Settings]) -> dict[str, Any]:
     """Reads `--config`, or `lipo.toml` of this directory, or nothing.
 
-    `lipo.toml` serves compare, finetune and score: of its tables, a command takes those that it
-    knows. A file named by `--config` is for this command, and must fit it whole.
+    `lipo.toml` serves compare, finetune, score and data: of its tables, a command takes those that
+    it knows. A file named by `--config` is for this command, and must fit it whole.
 
     Raises:
         SettingsError: the file is missing or malformed, or has a name that no command knows.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lipo_cli.chem.downloads import SECONDARY
 from lipo_cli.commands.compare_output import as_dict
 from lipo_cli.commands.compare_run import results_folder, run_recorded
 from lipo_cli.commands.console import emit_json, json_ready, say
@@ -112,6 +113,7 @@ def run_tables(
     adaptation = adaptation_settings(recipe.adapt, first)
     differences = [
         *published.differences,
+        *(published.differences_of_data if _has_their_data(prepared) else ()),
         *_said_of_run(first, prepared, departures(asked, own)),
     ]
     audit = announce(prepared)
@@ -155,6 +157,12 @@ def _check(
                     where=f"--{name.removesuffix('s')}" if name != "controls" else "--controls",
                     hint="--preset reference is a grid that can be changed",
                 )
+
+
+def _has_their_data(prepared: Prepared) -> bool:
+    """Tells whether these are Lipophilicity and the published secondary set, byte for byte."""
+    secondary = prepared.require_pool().table
+    return prepared.dataset.name == "lipophilicity" and secondary.sha256 == SECONDARY.sha256
 
 
 def _said_of_run(settings: CompareSettings, prepared: Prepared, departed: str) -> list[str]:

@@ -51,6 +51,8 @@ def ui(
     if host not in _LOOPBACK:
         warn(f"anyone who reaches {host}:{port} can read and change the runs")
     say(f"http://{host}:{port} shows {opened.root or opened.uri} in a moment; Ctrl-C ends it")
+    # MLflow begins with pages for language models' traces, and hides the model registry there.
+    say("runs and models are under 'Model training', at its top left")
     command = server_command(opened, host, port, allowed_hosts)
     sys.stdout.flush()
     os.execve(sys.executable, command, {**os.environ, **_ENVIRONMENT})

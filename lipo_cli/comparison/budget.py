@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -176,6 +176,16 @@ class RunningPace:
         self._begun, self._planned = (now, needed) if fits or self._first else (None, 0.0)
         self._first = False
         return fits
+
+
+def without_verdict(asked: CompareSettings, seeds: Collection[int]) -> str | None:
+    """Says that the one seed that a budget has left allows no verdict; None where it has not."""
+    if asked.seeds == 1 or len(seeds) > 1:
+        return None
+    return (
+        "one seed is left, and with one seed there is no verdict: a retraining cannot tell a "
+        "difference from its noise; a longer --budget, or fewer selections or methods, leaves more"
+    )
 
 
 def fit_into(

@@ -239,7 +239,6 @@ def record_fit(
     record: Recorder, regressor: Regressor, result: CellResult, prepared: Prepared
 ) -> None:
     """Keeps curve, numbers, predictions and the model of a fitted regressor."""
-    record.history([curve_names(row) for row in result.history])
     numbers = {
         name: value
         for name, value in result.as_dict().items()
@@ -247,7 +246,11 @@ def record_fit(
         and not isinstance(value, bool)
         and name not in ("seed", "split")
     }
-    record.metrics(numbers)
+    # MLflow's UI compares runs by what was kept first, unless it is told otherwise.
+    first = ("val_rmse", "test_rmse")
+    record.metrics({name: value for name, value in numbers.items() if name in first})
+    record.metrics({name: value for name, value in numbers.items() if name not in first})
+    record.history([curve_names(row) for row in result.history])
     record.table(result.predictions, "predictions")
     regressor.manifest |= {
         "dataset": prepared.dataset.name,

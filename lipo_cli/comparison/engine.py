@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from lipo_cli.comparison.cells import CellResult, run_cell
@@ -17,24 +16,15 @@ from lipo_cli.comparison.ledger import Ledger, code_version
 from lipo_cli.comparison.plan import NO_ROWS, Cell, Plan, ScoresByMethod, make_plan
 from lipo_cli.comparison.prepare import Prepared, digest
 from lipo_cli.comparison.recorded_scores import scores_of
+from lipo_cli.comparison.result import Comparison
 from lipo_cli.comparison.scoring import Scored
-from lipo_cli.comparison.statistics import Verdict, verdicts_of
-from lipo_cli.comparison.summary import (
-    Overlap,
-    SummaryRow,
-    pick_champion,
-    selection_overlaps,
-    summarise,
-)
+from lipo_cli.comparison.statistics import verdicts_of
+from lipo_cli.comparison.summary import pick_champion, selection_overlaps, summarise
 from lipo_cli.comparison.tuning import TuningView
 from lipo_cli.comparison.tuning_methods import Tunings, tune_methods
 from lipo_cli.errors import LipoError, TrainingError, ValuationError
 from lipo_cli.model.regressor import Regressor
-from lipo_cli.settings import (
-    CompareSettings,
-    ScoringMethod,
-    TrainingSettings,
-)
+from lipo_cli.settings import CompareSettings, ScoringMethod, TrainingSettings
 
 
 class View(TuningView, Protocol):
@@ -61,45 +51,6 @@ class Pace(Protocol):
 
     def fits(self, cells: Sequence[Cell], scores: ScoresByMethod, n_pool: int) -> bool:
         """Tells whether these cells can still be computed."""
-
-
-@dataclass
-class Comparison:
-    """The result of a comparison.
-
-    Attributes:
-        prepared: What it read; of several splits the first.
-        cells: Every cell, failed ones included.
-        summary: One row per selection and method.
-        verdicts: Each selection against each control.
-        overlaps: How far the selections agree, for the first split and seed.
-        scored: The values of the pool by method, as far as selections needed them, on the first
-            split.
-        best: The cell that was offered as champion; None where none may be.
-        champion: Model, version, run and the reason, as the ledger says it.
-        run_id: The record of the comparison.
-        tunings: What was found for each method, where it was asked for.
-        chosen: Positions in the pool by selection, for the first seed.
-        left_out: What a time budget did not allow, in words.
-    """
-
-    prepared: Prepared
-    cells: list[CellResult]
-    summary: list[SummaryRow]
-    verdicts: list[Verdict]
-    overlaps: list[Overlap]
-    scored: dict[ScoringMethod, Scored]
-    best: CellResult | None = None
-    champion: dict[str, Any] | None = None
-    run_id: str | None = None
-    chosen: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    tunings: Tunings = field(default_factory=Tunings)
-    left_out: list[str] = field(default_factory=list)
-
-    @property
-    def n_failed(self) -> int:
-        """How many cells failed."""
-        return sum(cell.status == "failed" for cell in self.cells)
 
 
 def compare(
@@ -140,12 +91,11 @@ def compare(
     """
     work = _Work(settings, ledger, view, tune_storage, pace)
     parts = (prepared, *other_splits)
-    sizes = [_checked_pool_size(settings, part) for part in parts]
+    plans = [make_plan(settings, part.split.seed if other_splits else None) for part in parts]
+    sizes = [_checked_pool_size(*each) for each in zip(plans, parts, strict=True)]
     results: list[CellResult] = []
     splits: list[_OfSplit] = []
-    for i, part in enumerate(parts):
-        plan = make_plan(settings, part.split.seed if other_splits else None)
-        n_pool = sizes[i]
+    for i, (plan, n_pool, part) in enumerate(zip(plans, sizes, parts, strict=True)):
         earlier = [cell for split in splits for cell in split.cells]
         shown = _Shown(view, earlier, (len(parts) - 1 - i) * plan.n_expected(n_pool))
         try:
@@ -176,9 +126,8 @@ def compare(
     )
 
 
-def _checked_pool_size(settings: CompareSettings, part: Prepared) -> int:
+def _checked_pool_size(plan: Plan, part: Prepared) -> int:
     """Returns how many points may be chosen; that they are enough is known before any training."""
-    plan = make_plan(settings)
     n_pool = len(part.require_pool()) if plan.needs_pool else 0
     plan.check(n_pool)
     return n_pool
@@ -348,13 +297,3 @@ def _promoted(
     return ledger.promote(
         best.run_id, settings.model_name, best.val_rmse, prepared.scope(), evidence
     )
-
-
-def verdicts_table(verdicts: Sequence[Verdict]) -> pd.DataFrame:
-    """Returns the verdicts as a table, one row each."""
-    return pd.DataFrame([verdict.as_dict() for verdict in verdicts])
-
-
-def cells_table(cells: Sequence[CellResult]) -> pd.DataFrame:
-    """Returns the cells as a table, one row each."""
-    return pd.DataFrame([cell.as_dict() for cell in cells])

@@ -18,7 +18,7 @@ from lipo_cli.comparison.scoring import Scored
 from lipo_cli.settings import ScoringMethod
 
 if TYPE_CHECKING:
-    from lipo_cli.comparison.engine import Comparison
+    from lipo_cli.comparison.result import Comparison
 
 # Okabe and Ito 2008: told apart by colour-blind readers, and in grey by their order of lightness.
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#999999", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")

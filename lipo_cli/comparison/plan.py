@@ -54,8 +54,7 @@ class Cell:
     @property
     def name(self) -> str:
         """Names the cell for people and for MLflow."""
-        split = "" if self.split is None else f"split {self.split} / "
-        return f"{split}{self.label} / {self.peft} / seed {self.seed}"
+        return cell_name(self.label, self.peft, self.seed, self.split)
 
     @property
     def label(self) -> str:
@@ -65,6 +64,19 @@ class Cell:
     def training(self, shared: TrainingSettings) -> TrainingSettings:
         """Returns the settings that all cells share, with this cell's model."""
         return shared if self.model is None else shared.model_copy(update={"model": self.model})
+
+
+def cell_name(label: str, peft: Peft, seed: int, split: int | None) -> str:
+    """Names a cell for people and for MLflow.
+
+    Args:
+        label: What `labelled` returns.
+        peft: The method.
+        seed: The training seed.
+        split: The seed of the split, where several are compared.
+    """
+    of_split = "" if split is None else f"split {split} / "
+    return f"{of_split}{label} / {peft} / seed {seed}"
 
 
 def labelled(selection: str, model: str | None) -> str:

@@ -18,7 +18,7 @@ from lipo_cli.comparison.report_verdicts import (
     SelectionVerdicts,
     headline,
     interval_text,
-    verdicts_of,
+    selection_verdicts,
 )
 from lipo_cli.comparison.summary import Overlap, SummaryRow
 from lipo_cli.settings import Peft
@@ -124,7 +124,7 @@ def build_report(material: Material) -> ReportData:
         decimals=material.decimals,
         question=text.question(material),
         warnings=text.warnings_of(material),
-        verdicts=verdicts_of(material),
+        verdicts=selection_verdicts(material),
         headline=headline(material),
         verdict_note=text.verdict_note(material),
         data=[Fact(name, value) for name, value in text.data_facts(material)],

@@ -20,7 +20,7 @@ import pandas as pd
 from lipo_cli.chem.audit import AuditReport
 from lipo_cli.chem.tables import MoleculeTable
 from lipo_cli.comparison.cells import CellResult, effective
-from lipo_cli.comparison.engine import Comparison
+from lipo_cli.comparison.result import Comparison
 from lipo_cli.comparison.statistics import Verdict
 from lipo_cli.comparison.summary import Overlap, SummaryRow
 from lipo_cli.comparison.tuning_methods import Key, Tunings

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from lipo_cli.comparison.plan import cell_name, labelled
 from lipo_cli.comparison.report_record import Material
 from lipo_cli.settings import Peft, ScoringMethod
 
@@ -144,11 +145,8 @@ def champion_facts(material: Material) -> list[tuple[str, str]]:
             why = "this recipe is rerun to be looked at, not to be used"
         return [("Offered", f"no cell: {why}")]
     digits = material.decimals
-    name = f"{best['selection']} / {best['peft']} / seed {best['seed']}"
-    if best["split"] is not None:
-        name = f"split {best['split']} / {name}"
-    if best["model"]:
-        name += f" / {PurePath(best['model']).name}"
+    label = labelled(best["selection"], best["model"])
+    name = cell_name(label, best["peft"], best["seed"], best["split"])
     why = (
         "The lowest mean validation RMSE over the seeds that all selections and methods finished; "
         "of its seeds the best. Test has no say in it."

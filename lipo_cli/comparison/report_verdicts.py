@@ -30,7 +30,7 @@ class SelectionVerdicts:
     lines: Sequence[VerdictLine]
 
 
-def verdicts_of(material: Material) -> list[SelectionVerdicts]:
+def selection_verdicts(material: Material) -> list[SelectionVerdicts]:
     """Returns what there is to say of each selection, in the order of the summary.
 
     Where nothing was tested (an older record, or no control), the bare differences are said.

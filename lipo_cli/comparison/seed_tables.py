@@ -54,10 +54,17 @@ class PublishedTable(Settings):
 
 @dataclass(frozen=True)
 class Published:
-    """What was published: tables by task, and what must be said with them."""
+    """What was published.
+
+    Attributes:
+        tables: By task.
+        differences: What must be said with them, a sentence each.
+        differences_of_data: What must be said, too, where the data are theirs.
+    """
 
     tables: dict[str, PublishedTable]
     differences: tuple[str, ...]
+    differences_of_data: tuple[str, ...]
 
 
 def read_published(path: Path) -> Published:
@@ -67,8 +74,8 @@ def read_published(path: Path) -> Published:
         SettingsError: the file is missing or malformed.
     """
     content = read_settings_file(path)
-    differences = tuple(content.pop("differences"))
-    return Published({k: build(PublishedTable, v) for k, v in content.items()}, differences)
+    said = [tuple(content.pop(name)) for name in ("differences", "differences_of_data")]
+    return Published({k: build(PublishedTable, v) for k, v in content.items()}, *said)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,28 +12,28 @@ from lipo_cli.comparison.cells import CellResult
 from lipo_cli.comparison.intervals import (
     LEVEL,
     Component,
-    Floats,
     between_splits,
     detectable,
     half_width,
     holm,
-    molecule_component,
     p_value,
-    residual_variance,
-    rmse_terms,
 )
 from lipo_cli.comparison.plan import labelled
+from lipo_cli.comparison.variation import (
+    Arm,
+    Runs,
+    Unit,
+    arms_of,
+    test_to_train,
+    within_split,
+)
 from lipo_cli.settings import Peft
+from lipo_cli.valuation.selection import Selection
 from lipo_cli.valuation.selection_text import parse_selection
 
 ALPHA = 1 - LEVEL
 CONTROLS = ("none", "all")
 RANDOM = "random of equal size"
-
-Unit = tuple[int | None, int]
-"""A split (None: the only one) and a training seed."""
-Arm = tuple[str, Peft, str | None]
-"""A selection with a method and a pretrained model."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +109,6 @@ def _p(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.2g}"
 
 
-Runs = Mapping[Unit, CellResult]
-
-
 def verdicts_of(cells: Sequence[CellResult]) -> list[Verdict]:
     """Returns a verdict for every pair that answers a question, in the order of the cells.
 
@@ -122,10 +118,12 @@ def verdicts_of(cells: Sequence[CellResult]) -> list[Verdict]:
     first. A pair whose sides trained on the same rows says nothing and is left out.
     """
     arms = arms_of(cells)
+    # A selection is named as the user wrote it, `tsds` or `tsds:optimal`: its form finds it.
+    rules = {arm: parse_selection(arm[0]) for arm in arms}
     found = [
         judged
         for arm in arms
-        for name, controls in _opponents(arm, arms)
+        for name, controls in _opponents(arm, arms, rules)
         if (judged := compared(arm, name, controls, arms)) is not None
     ]
     tested = [verdict.p for verdict, _ in found if verdict.p is not None]
@@ -143,16 +141,6 @@ def verdicts_of(cells: Sequence[CellResult]) -> list[Verdict]:
     ]
 
 
-def arms_of(cells: Sequence[CellResult]) -> dict[Arm, dict[Unit, CellResult]]:
-    """Returns the finished cells of every arm by split and seed; an arm may have none."""
-    arms: dict[Arm, dict[Unit, CellResult]] = {}
-    for cell in cells:
-        units = arms.setdefault((cell.selection, cell.peft, cell.model), {})
-        if cell.status == "finished" and cell.test_rmse is not None:
-            units[cell.split, cell.seed] = cell
-    return arms
-
-
 def equal_random(arm: Arm, arms: Mapping[Arm, Runs]) -> dict[Unit, CellResult]:
     """Returns the random control of the arm's own size, split by split and seed by seed.
 
@@ -166,12 +154,13 @@ def equal_random(arm: Arm, arms: Mapping[Arm, Runs]) -> dict[Unit, CellResult]:
     return found
 
 
-def _opponents(arm: Arm, arms: Mapping[Arm, Runs]) -> Iterator[tuple[str, Runs]]:
+def _opponents(
+    arm: Arm, arms: Mapping[Arm, Runs], rules: Mapping[Arm, Selection]
+) -> Iterator[tuple[str, Runs]]:
     """Yields what an arm is judged against: names, and the cells by split and seed."""
     selection, peft, model = arm
-    # A selection is named as the user wrote it, `tsds` or `tsds:optimal`: its form finds it.
-    by_form = {(str(parse_selection(other[0])), *other[1:]): other for other in arms}
-    rule = parse_selection(selection)
+    by_form = {(str(rule), *other[1:]): other for other, rule in rules.items()}
+    rule = rules[arm]
     names: list[str] = []
     if selection == "all":
         names = ["none"]
@@ -221,61 +210,15 @@ def compared(
     delta = float(np.mean(by_split))
     verdict = Verdict(*arm, against, len(shared), len(splits), delta)
     components = (
-        [between_splits(by_split, _test_to_train(runs[shared[0]]))]
+        [between_splits(by_split, test_to_train(runs[shared[0]]))]
         if len(splits) > 1
-        else _within_split(runs, controls, shared, arms)
+        else within_split(runs, controls, shared, arms)
     )
     if not components:
         return verdict, []
     half = half_width(components)
     p = p_value(delta, components)
     return replace(verdict, low=delta - half, high=delta + half, p=p), components
-
-
-def mean_interval(arm: Arm, arms: Mapping[Arm, Runs]) -> tuple[float, float] | None:
-    """Returns the 95 % interval of an arm's mean test RMSE, over seeds and test molecules.
-
-    A seed moves all arms together (its own effect, as many degrees of freedom as seeds less one)
-    and each of them apart (the residual, pooled over the arms).
-
-    Args:
-        arm: The arm.
-        arms: The finished cells of every arm.
-
-    Returns:
-        Its ends; None with one seed of one split.
-    """
-    cells = [*arms[arm].values()]
-    units = [*arms[arm]]
-    if len(cells) < 2:
-        return None
-    splits = list(dict.fromkeys(split for split, _ in units))
-    if len(splits) > 1:
-        means = [float(np.mean(_rmses([c for c in cells if c.split == split]))) for split in splits]
-        centre = float(np.mean(means))
-        components = [between_splits(means, _test_to_train(cells[0]))]
-    else:
-        centre = float(np.mean(_rmses(cells)))
-        whole = [
-            [runs[unit].test_rmse for unit in units]
-            for runs in _distinct(arms, arm[1], {arm[2]}, units)
-            if all(unit in runs for unit in units)
-        ]
-        table = np.array(whole, np.float64)
-        n_arms, n = table.shape
-        components = [Component(float(table.mean(axis=0).var(ddof=1)) / n, n - 1)]
-        of_arm = np.repeat(range(n_arms), n).tolist()
-        one = residual_variance([*range(n)] * n_arms, of_arm, table.ravel().tolist())
-        if one is not None:
-            components.append(Component(one.variance * (1 - 1 / n_arms) / n, one.df))
-        if (terms := _mean_terms(cells)) is not None:
-            components.append(molecule_component(terms))
-    half = half_width(components)
-    return centre - half, centre + half
-
-
-def _rmses(cells: Sequence[CellResult]) -> list[float]:
-    return [cell.test_rmse for cell in cells if cell.test_rmse is not None]
 
 
 def _delta(cell: CellResult, control: CellResult) -> float:
@@ -289,70 +232,3 @@ def _same_rows(cell: CellResult, control: CellResult) -> bool:
     if cell.model != control.model or cell.n_selected != control.n_selected:
         return False
     return cell.n_selected == 0 or control.selection == "all"
-
-
-def _within_split(
-    runs: Runs, controls: Runs, shared: Sequence[Unit], arms: Mapping[Arm, Runs]
-) -> list[Component]:
-    """Returns what other seeds and other test molecules would change; nothing with one seed.
-
-    Seeds: twice the variance of one test RMSE about seed and arm, pooled over the arms of the
-    method and the models concerned, over the number of seeds.
-    """
-    first, other = runs[shared[0]], controls[shared[0]]
-    pooled = _distinct(arms, first.peft, {first.model, other.model}, shared)
-    values = [
-        (unit, i, cell.test_rmse)
-        for i, those in enumerate(pooled)
-        for unit, cell in those.items()
-        if unit in shared and cell.test_rmse is not None
-    ]
-    one = residual_variance(*zip(*values, strict=True)) if len(shared) > 1 else None
-    if one is None:
-        return []
-    found = [Component(2 * one.variance / len(shared), one.df)]
-    own = _mean_terms([runs[unit] for unit in shared])
-    theirs = _mean_terms([controls[unit] for unit in shared])
-    if own is not None and theirs is not None:
-        found.append(molecule_component(own - theirs))
-    return found
-
-
-def _distinct(
-    arms: Mapping[Arm, Runs], peft: Peft, models: Container[str | None], units: Sequence[Unit]
-) -> list[Runs]:
-    """Returns the arms of a method and of some models, one of those that came out the same.
-
-    A selection that keeps nothing is `none` over again, and tells nothing more about the noise.
-    """
-    found: list[Runs] = []
-    for key, runs in arms.items():
-        if key[1] != peft or key[2] not in models or not any(unit in runs for unit in units):
-            continue
-        if not any(_came_out_the_same(runs, other, units) for other in found):
-            found.append(runs)
-    return found
-
-
-def _came_out_the_same(runs: Runs, other: Runs, units: Sequence[Unit]) -> bool:
-    both = [unit for unit in units if unit in runs and unit in other]
-    pairs = [(runs[unit].test_rmse, other[unit].test_rmse) for unit in both]
-    return bool(pairs) and all(
-        a is not None and b is not None and math.isclose(a, b, rel_tol=1e-6) for a, b in pairs
-    )
-
-
-def _mean_terms(cells: Sequence[CellResult]) -> Floats | None:
-    """Returns each test molecule's share of the RMSE [n], the mean over cells of one split."""
-    if any(cell.predictions.empty for cell in cells):
-        return None
-    tests = [cell.predictions[cell.predictions["part"] == "test"] for cell in cells]
-    terms = [rmse_terms(test["predicted"], test["measured"]) for test in tests]
-    return np.asarray(np.mean(terms, axis=0))
-
-
-def _test_to_train(cell: CellResult) -> float:
-    """Returns n_test / n_train of the split: secondary rows are the same on every split."""
-    assert cell.n_train is not None
-    n_train = cell.n_train - (cell.n_selected or 0)
-    return int((cell.predictions["part"] == "test").sum()) / n_train

@@ -10,15 +10,8 @@ import numpy as np
 
 from lipo_cli.comparison.cells import CellResult
 from lipo_cli.comparison.plan import labelled
-from lipo_cli.comparison.statistics import (
-    Arm,
-    Unit,
-    Verdict,
-    arms_of,
-    equal_random,
-    mean_interval,
-    verdicts_of,
-)
+from lipo_cli.comparison.statistics import Verdict, equal_random, verdicts_of
+from lipo_cli.comparison.variation import Arm, Unit, arms_of, mean_interval
 from lipo_cli.settings import Peft
 from lipo_cli.valuation.agreement import jaccard
 

@@ -41,14 +41,8 @@ from lipo_cli.comparison.tuning_space import (
     tuned_training,
 )
 from lipo_cli.comparison.tuning_storage import open_storage, shown
-from lipo_cli.comparison.tuning_study import (
-    OpenStudy,
-    TrialLostError,
-    TrialResult,
-    TrialState,
-    importances,
-    open_study,
-)
+from lipo_cli.comparison.tuning_study import OpenStudy, TrialLostError, open_study
+from lipo_cli.comparison.tuning_trial import TrialResult, TrialState, importances
 from lipo_cli.errors import TrainingError
 from lipo_cli.model.base import resolve_base
 from lipo_cli.model.regressor import Regressor
@@ -60,7 +54,7 @@ from lipo_cli.training.finetune import fit
 if TYPE_CHECKING:
     from optuna import Trial
 
-_MODULES_THAT_DECIDE = ("tuning", "tuning_space", "tuning_study")
+_MODULES_THAT_DECIDE = ("tuning", "tuning_space", "tuning_study", "tuning_trial")
 _POLL_S = 1.0
 
 

@@ -11,7 +11,7 @@ from lipo_cli.comparison.ledger import Recorder
 from lipo_cli.comparison.tuning_figures import draw_tuning
 from lipo_cli.comparison.tuning_result import IMPORTANCE, Tuned
 from lipo_cli.comparison.tuning_space import described
-from lipo_cli.comparison.tuning_study import TrialResult
+from lipo_cli.comparison.tuning_trial import TrialResult
 from lipo_cli.settings_tuning import TuningSettings
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from lipo_cli.comparison.ledger import Finished
 from lipo_cli.comparison.plan import Cell
 from lipo_cli.comparison.tuning_space import described, tuned_training
-from lipo_cli.comparison.tuning_study import TrialResult
+from lipo_cli.comparison.tuning_trial import TrialResult
 from lipo_cli.errors import TrainingError
 from lipo_cli.settings import TrainingSettings
 

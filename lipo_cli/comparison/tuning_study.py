@@ -10,57 +10,35 @@ once, the earlier trial keeps it. Optuna is imported inside the functions.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lipo_cli.comparison.ledger import Ledger
 from lipo_cli.comparison.tuning_space import Range, first_parameters
 from lipo_cli.comparison.tuning_storage import storage_errors
+from lipo_cli.comparison.tuning_trial import (
+    DIVERGED,
+    ORDINAL,
+    SECONDS,
+    TrialResult,
+    trial_result,
+)
 from lipo_cli.settings_tuning import TuningSettings
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
-    from optuna.distributions import BaseDistribution
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-TrialState = Literal["complete", "pruned", "diverged"]
-
 SILENT_S = 1800.0
 """A trial of another machine that has not reported for this long is over."""
 _JUST_NOW_S = 10.0
-FEWEST_FOR_IMPORTANCE = 8
-"""Complete trials below which shares of importance would be noise."""
-_ORDINAL, _OWNER, _SEEN, _SECONDS, _DIVERGED = "ordinal", "owner", "seen", "seconds", "diverged"
-
-
-@dataclass(frozen=True)
-class TrialResult:
-    """A trial that is over; RMSE in raw label units.
-
-    Attributes:
-        ordinal: Its place in the search, from 0, which is the settings as they stood.
-        state: `complete`; `pruned`, stopped early; or `diverged`, which cannot be trained.
-        parameters: What was tried.
-        val_rmse: The best epoch's validation RMSE; of a pruned trial the last epoch's, of a
-            diverged one None.
-        curve: Validation RMSE by epoch.
-        seconds: Its time.
-        error: Why it diverged.
-    """
-
-    ordinal: int
-    state: TrialState
-    parameters: dict[str, float]
-    val_rmse: float | None
-    curve: dict[int, float] = field(repr=False)
-    seconds: float
-    error: str | None = None
+_OWNER, _SEEN = "owner", "seen"
 
 
 class TrialLostError(Exception):
@@ -89,7 +67,7 @@ class OpenStudy:
         """Returns the trials with ordinals below `n` that are over, in order."""
         held = self._held()
         over = [held[i] for i in sorted(held) if i < n and held[i].state.is_finished()]
-        return [_result(trial) for trial in over]
+        return [trial_result(trial) for trial in over]
 
     def give_back(self) -> None:
         """Fails the trials that say RUNNING and whose process is gone, and enqueues them again."""
@@ -101,11 +79,11 @@ class OpenStudy:
                     continue
                 known = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
                 waiting = self.study.get_trials(deepcopy=False, states=(State.WAITING,))
-                ordinal = trial.user_attrs.get(_ORDINAL)
-                again = ordinal in [other.user_attrs.get(_ORDINAL) for other in waiting]
+                ordinal = trial.user_attrs.get(ORDINAL)
+                again = ordinal in [other.user_attrs.get(ORDINAL) for other in waiting]
                 if known and ordinal is not None and not again:
                     # Before it fails: killed in between, this happens again.
-                    self.study.enqueue_trial(known, {_ORDINAL: ordinal})
+                    self.study.enqueue_trial(known, {ORDINAL: ordinal})
                 self.study.tell(trial.number, state=State.FAIL, skip_if_finished=True)
 
     def claim(self, n: int) -> Trial | None:
@@ -117,7 +95,7 @@ class OpenStudy:
 
     def ordinal(self, trial: Trial) -> int:
         """Returns the place of a claimed trial in the search, from 0."""
-        return int(trial.user_attrs[_ORDINAL])
+        return int(trial.user_attrs[ORDINAL])
 
     def n_open(self, n: int) -> int:
         """Returns how many trials below `n` other processes are at."""
@@ -153,12 +131,12 @@ class OpenStudy:
         if self._is_over(trial):
             return None
         with storage_errors(self.where):
-            trial.set_user_attr(_SECONDS, seconds)
+            trial.set_user_attr(SECONDS, seconds)
             if error is not None:
-                trial.set_user_attr(_DIVERGED, error)
+                trial.set_user_attr(DIVERGED, error)
             if val_rmse is None:
-                return _result(self.study.tell(trial, state=State.PRUNED))
-            return _result(self.study.tell(trial, val_rmse))
+                return trial_result(self.study.tell(trial, state=State.PRUNED))
+            return trial_result(self.study.tell(trial, val_rmse))
 
     def _take(self) -> Trial | None:
         from optuna.trial import TrialState as State
@@ -168,14 +146,14 @@ class OpenStudy:
             trial.set_user_attr(_OWNER, dict(self.ledger.this_process()))
             trial.set_user_attr(_SEEN, time.time())
             others = [t for t in self._trials() if t.number != trial.number]
-            ordinal = trial.user_attrs.get(_ORDINAL)
+            ordinal = trial.user_attrs.get(ORDINAL)
             if ordinal is None:
-                taken = {t.user_attrs.get(_ORDINAL) for t in others}
+                taken = {t.user_attrs.get(ORDINAL) for t in others}
                 ordinal = next(i for i in range(len(taken) + 1) if i not in taken)
-                trial.set_user_attr(_ORDINAL, ordinal)
+                trial.set_user_attr(ORDINAL, ordinal)
                 others = [t for t in self._trials() if t.number != trial.number]
             earlier = [t for t in others if t.number < trial.number]
-            if ordinal in [t.user_attrs.get(_ORDINAL) for t in earlier]:
+            if ordinal in [t.user_attrs.get(ORDINAL) for t in earlier]:
                 self.study.tell(trial, state=State.FAIL)
                 return None
             self.study.sampler = _sampler(self.tuning, ordinal)
@@ -204,7 +182,7 @@ class OpenStudy:
         held: dict[int, FrozenTrial] = {}
         with storage_errors(self.where):
             for trial in self._trials():
-                ordinal = trial.user_attrs.get(_ORDINAL)
+                ordinal = trial.user_attrs.get(ORDINAL)
                 if ordinal is not None and (waiting or trial.state != State.WAITING):
                     held.setdefault(ordinal, trial)
         return held
@@ -256,48 +234,8 @@ def open_study(
         except KeyError:
             study = optuna.create_study(direction="minimize", load_if_exists=True, **drawn)
         if not study.get_trials(deepcopy=False):
-            study.enqueue_trial(first_parameters(space), {_ORDINAL: 0})
+            study.enqueue_trial(first_parameters(space), {ORDINAL: 0})
     return OpenStudy(study, space, tuning, ledger, where)
-
-
-def importances(results: Sequence[TrialResult], space: tuple[Range, ...]) -> dict[str, float]:
-    """Returns how much of the good results each parameter explains; the shares sum to 1.
-
-    PED-ANOVA (Watanabe et al. 2023) over complete trials. Empty where they are too few to say, or
-    where there is but one parameter.
-    """
-    import optuna
-
-    complete = [r for r in results if r.state == "complete"]
-    if len(space) < 2 or len(complete) < FEWEST_FOR_IMPORTANCE:
-        return {}
-    distributions = _distributions(space)
-    study = optuna.create_study(direction="minimize")
-    try:
-        for each in complete:
-            study.add_trial(
-                optuna.trial.create_trial(
-                    params=each.parameters, distributions=distributions, value=each.val_rmse
-                )
-            )
-        found = optuna.importance.get_param_importances(
-            study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
-        )
-    except Exception:  # it is an extra: equal results, for example, have nothing to explain
-        return {}
-    shares = {name: float(share) for name, share in found.items()}
-    return shares if all(np.isfinite(share) for share in shares.values()) else {}
-
-
-def _distributions(space: tuple[Range, ...]) -> dict[str, BaseDistribution]:
-    from optuna.distributions import FloatDistribution, IntDistribution
-
-    return {
-        each.name: IntDistribution(int(each.low), int(each.high), log=each.log)
-        if each.whole
-        else FloatDistribution(each.low, each.high, log=each.log)
-        for each in space
-    }
 
 
 def _sampler(tuning: TuningSettings, ordinal: int) -> BaseSampler:
@@ -324,19 +262,4 @@ def _pruner(tuning: TuningSettings, n_epochs: int) -> BasePruner:
         n_warmup_steps=max(1, int(np.ceil(tuning.prune_after * n_epochs))),
         interval_steps=1,
         n_min_trials=tuning.prune_after_trials,
-    )
-
-
-def _result(trial: FrozenTrial) -> TrialResult:
-    attributes: Mapping[str, Any] = trial.user_attrs
-    error = attributes.get(_DIVERGED)
-    state: TrialState = "complete" if trial.state.name == "COMPLETE" else "pruned"
-    return TrialResult(
-        ordinal=int(attributes[_ORDINAL]),
-        state="diverged" if error is not None else state,
-        parameters={name: trial.params[name] for name in trial.params},
-        val_rmse=None if error is not None else trial.value,
-        curve=dict(sorted(trial.intermediate_values.items())),
-        seconds=float(attributes.get(_SECONDS, 0.0)),
-        error=error,
     )

@@ -24,11 +24,14 @@ from lipo_cli.tracking.store import Store, tracking_errors
 MANIFEST = "artifacts.json"
 FINGERPRINT_TAG = "lipo.fingerprint"
 MODEL_TAG = "lipo.model_uri"
+NOTE_TAG = "mlflow.note.content"
 NOT_FINITE_TAG = "lipo.not_finite"
 
 _METRICS_PER_BATCH = 1000
 _PARAMS_PER_BATCH = 100
 _VALUE_LIMIT = 5000
+NOTE_LIMIT = _VALUE_LIMIT
+"""Characters of a description."""
 
 
 class RunHandle:
@@ -111,6 +114,10 @@ class RunHandle:
         entries = [RunTag(name, str(value)[:_VALUE_LIMIT]) for name, value in values.items()]
         with self._writing():
             self._client.log_batch(self.run_id, tags=entries)
+
+    def note(self, text: str) -> None:
+        """Sets the description that MLflow's UI shows on the run's page, in Markdown."""
+        self.tag(NOTE_TAG, text)
 
     def file(self, path: Path, folder: str | None = None) -> None:
         """Copies a file into the run, under `folder` when one is given.

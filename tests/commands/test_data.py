@@ -38,6 +38,24 @@ def test_show_prints_the_demo_when_nothing_else_is_there(
     assert "are cut at 202" in printed.out
 
 
+def test_the_data_of_lipo_toml_are_those_of_a_comparison_too(
+    own_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = f'[data]\ndataset = "{own_file.name}"\nsplit = "random"\n[training]\nepochs = 2\n'
+    Path("lipo.toml").write_text(table)
+    assert main(["data", "show", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["dataset"], found["split"]["split"]) == (own_file.name, "random")
+    assert main(["data", "show", "--dataset", "demo", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["dataset"] == "demo"
+    Path("lipo.toml").write_text("[data]\ndatset = 1\n")
+    assert main(["data", "show"]) == 2
+
+
 def test_show_as_json_is_one_document_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "show", "--dataset", "demo", "--max-length", "50", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

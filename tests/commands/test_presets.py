@@ -134,13 +134,17 @@ def test_a_budget_is_said_kept_and_completed_later(
     result = json.loads(shown.out)
     assert [cell["seed"] for cell in result["cells"]] == [0, 0, 0]
     assert result["left_out"] == result["budget"]["left_out"] == ["seed 1"]
-    assert "left out, for the time: seed 1" in " ".join(shown.err.split())
+    said = " ".join(shown.err.split())
+    assert "left out, for the time: seed 1" in said
+    assert said.count("one seed is left, and with one seed there is no verdict") == 1
     store = open_store(tmp_path / "mlruns")
     (parent,) = find_runs(store, "lipo-compare", "tags.`lipo.kind` = 'comparison'")
     assert (parent.tags["left_out"], parent.tags["budget_minutes"]) == ("seed 1", "50.0")
 
     assert main([*arguments, "--budget", "50"]) == 0
-    result = json.loads(capsys.readouterr().out)
+    shown = capsys.readouterr()
+    assert "one seed is left" not in shown.err
+    result = json.loads(shown.out)
     assert [(c["seed"], c["reused"]) for c in result["cells"]] == [
         *[(0, True)] * 3, *[(1, False)] * 3,
     ]  # fmt: skip

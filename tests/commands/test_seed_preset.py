@@ -114,7 +114,19 @@ def test_the_plan_counts_every_cell_and_the_adaptation(
     assert plan["adapt"]["epochs"] == EPOCHS
     assert plan["adapt"]["mask"] == 0.15
     assert any("seeds = 2" in sentence for sentence in plan["differences"])
+    assert not any("The 300 secondary labels" in sentence for sentence in plan["differences"])
     assert not (folder / "none").exists()
+
+
+@pytest.mark.slow
+def test_what_is_true_of_the_published_data_is_said_of_them_alone(
+    folder: Path, data_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = ["--dataset", "lipophilicity", "--data-dir", str(data_dir), "--dry-run"]
+    for secondary, said in ((data_dir, True), (folder, False)):
+        plan = run(folder, capsys, *real, "--secondary", str(secondary / "secondary.csv"))
+        sentences = [text for text in plan["differences"] if "The 300 secondary labels" in text]
+        assert bool(sentences) is said
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from lipo_cli.comparison.cells import CellResult
 from lipo_cli.comparison.plan import Cell
 from lipo_cli.comparison.scoring import Scored
 from lipo_cli.comparison.tuning_result import Tuned
-from lipo_cli.comparison.tuning_study import TrialResult
+from lipo_cli.comparison.tuning_trial import TrialResult
 from lipo_cli.progress import SilentProgress
 from lipo_cli.settings import CompareSettings, build
 from tests.fixtures.models import tiny_checkpoint

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from lipo_cli.comparison.budget import Budgeted, Costs, RunningPace, fit_into
+from lipo_cli.comparison.budget import Budgeted, Costs, RunningPace, fit_into, without_verdict
 from lipo_cli.comparison.engine import compare
 from lipo_cli.comparison.plan import Cell, ScoresByMethod, make_plan
 from lipo_cli.comparison.prepare import Prepared, prepare
@@ -147,6 +147,15 @@ def test_what_does_not_fit_is_not_started_and_methods_stay_whole(
     assert [text.split(" (")[0] for text in result.left_out] == [
         "ia3 with seed 0", "lora with seed 1", "ia3 with seed 1",
     ]  # fmt: skip
+
+
+def test_one_seed_left_of_several_is_said_to_allow_no_verdict(world: World) -> None:
+    several = world.settings(seeds=3)
+    said = without_verdict(several, [0])
+    assert said is not None
+    assert said.startswith("one seed is left, and with one seed there is no verdict")
+    assert without_verdict(several, [0, 1]) is None
+    assert without_verdict(world.settings(seeds=1), [0]) is None, "one was asked for"
 
 
 def test_a_reference_model_of_a_method_not_compared_is_taken_for_the_slowest(world: World) -> None:

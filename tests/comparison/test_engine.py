@@ -11,8 +11,9 @@ import pytest
 
 from lipo_cli.comparison import cells as cells_module
 from lipo_cli.comparison import engine as engine_module
-from lipo_cli.comparison.engine import Comparison, compare
+from lipo_cli.comparison.engine import compare
 from lipo_cli.comparison.prepare import other_splits, prepare
+from lipo_cli.comparison.result import Comparison
 from lipo_cli.errors import DataError, Interrupted, SettingsError, TrainingError
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import CompareSettings

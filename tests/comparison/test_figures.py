@@ -10,7 +10,7 @@ import pytest
 
 from lipo_cli.comparison import figures
 from lipo_cli.comparison.cells import CellResult
-from lipo_cli.comparison.engine import Comparison
+from lipo_cli.comparison.result import Comparison
 from lipo_cli.comparison.summary import pick_champion, summarise
 
 PREDICTIONS = pd.DataFrame(

@@ -19,18 +19,18 @@ import pytest
 from lipo_cli.chem.audit import audit_secondary
 from lipo_cli.commands.compare_output import write_result
 from lipo_cli.comparison.cells import CellResult
-from lipo_cli.comparison.engine import Comparison
 from lipo_cli.comparison.plan import Cell, Choice
 from lipo_cli.comparison.prepare import prepare
 from lipo_cli.comparison.report import build_report
 from lipo_cli.comparison.report_html import TEMPLATES, make_report, render, write_report
 from lipo_cli.comparison.report_record import RECORD, read_material, write_record
+from lipo_cli.comparison.result import Comparison
 from lipo_cli.comparison.scoring import Scored
 from lipo_cli.comparison.statistics import Verdict
 from lipo_cli.comparison.summary import Overlap, pick_champion, summarise
 from lipo_cli.comparison.tuning_methods import Tunings
 from lipo_cli.comparison.tuning_result import Tuned
-from lipo_cli.comparison.tuning_study import TrialResult
+from lipo_cli.comparison.tuning_trial import TrialResult
 from lipo_cli.errors import TrackingError
 from lipo_cli.model.adapters import DEFAULT_LEARNING_RATE
 from lipo_cli.settings import CompareSettings, Peft, ScoringMethod

@@ -16,8 +16,9 @@ from lipo_cli.comparison.intervals import (
     residual_variance,
     rmse_terms,
 )
-from lipo_cli.comparison.statistics import arms_of, mean_interval, verdicts_of
+from lipo_cli.comparison.statistics import verdicts_of
 from lipo_cli.comparison.summary import summarise
+from lipo_cli.comparison.variation import arms_of, mean_interval
 
 N_TEST = 50
 MEASURED = np.random.default_rng(99).normal(size=N_TEST)

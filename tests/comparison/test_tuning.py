@@ -11,14 +11,15 @@ import pytest
 from PIL import Image
 
 from lipo_cli.comparison import tuning as tuning_module
-from lipo_cli.comparison.engine import Comparison, compare
+from lipo_cli.comparison.engine import compare
 from lipo_cli.comparison.plan import NO_ROWS, Cell, make_plan
 from lipo_cli.comparison.prepare import prepare
+from lipo_cli.comparison.result import Comparison
 from lipo_cli.comparison.tuning import tune
 from lipo_cli.comparison.tuning_figures import draw_tuning
 from lipo_cli.comparison.tuning_methods import Tunings, tuned_cells, tuning_seconds
 from lipo_cli.comparison.tuning_result import Tuned
-from lipo_cli.comparison.tuning_study import TrialResult
+from lipo_cli.comparison.tuning_trial import TrialResult
 from lipo_cli.errors import TrainingError
 from lipo_cli.settings import CompareSettings
 from lipo_cli.tracking.ledger import MlflowLedger

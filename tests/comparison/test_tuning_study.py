@@ -12,13 +12,8 @@ import pytest
 from lipo_cli.comparison import tuning_study
 from lipo_cli.comparison.tuning_space import Range
 from lipo_cli.comparison.tuning_storage import open_storage
-from lipo_cli.comparison.tuning_study import (
-    OpenStudy,
-    TrialLostError,
-    TrialResult,
-    importances,
-    open_study,
-)
+from lipo_cli.comparison.tuning_study import OpenStudy, TrialLostError, open_study
+from lipo_cli.comparison.tuning_trial import TrialResult, importances
 from lipo_cli.errors import TrackingError
 from lipo_cli.settings_tuning import TuningSettings
 from tests.fixtures.studies import (
