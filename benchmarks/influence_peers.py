@@ -168,8 +168,9 @@ def report(
     if arguments.dattri is not None:
         lines += [
             "",
-            "dattri 0.3.0: the explicit Hessian is a matrix of all parameters by all; EK-FAC reads maps whose "
-            "input has two dimensions (`a_prev` in `dattri/func/fisher.py`), not those over tokens.",
+            "dattri 0.3.0: the explicit Hessian is a matrix of all parameters by all; EK-FAC reads "
+            "maps whose input has two dimensions (`a_prev` in `dattri/func/fisher.py`), not those "
+            "over tokens.",
         ]
     versions = ", ".join(f"{p} {version(p)}" for p in ("torch", "peft", "kronfluence"))
     peer = "" if arguments.dattri is None else f", dattri {_version_in(arguments.dattri)}"
