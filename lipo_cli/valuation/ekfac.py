@@ -17,13 +17,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Self
 
 import numpy as np
 from torch import nn
 
 from lipo_cli.errors import SettingsError, ValuationError
-from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress
 from lipo_cli.valuation.arrays import finite_vector
 from lipo_cli.valuation.gradients import OutputGradients
@@ -98,7 +96,7 @@ def with_ekfac(task: Task, progress: Progress) -> EkfacResult:
 
     seen = linear_maps(task.gradients)
     m, settings = len(task.target), task.settings
-    with Factors(Differentiated.by(task.gradients), seen, progress) as factors:
+    with Factors(task.gradients, seen, progress) as factors:
         largest = factors.fit(task.curved)
         damping = settings.damping * largest
         passes = 1 if task.by_row else len(np.unique(task.fold_of))
@@ -137,51 +135,37 @@ def with_ekfac(task: Task, progress: Progress) -> EkfacResult:
     )
 
 
-@dataclass(frozen=True)
-class Differentiated:
-    """What gradients are of: the network, or the head on embeddings."""
-
-    regressor: Regressor
-    model: nn.Module
-    on_embeddings: bool
-
-    @classmethod
-    def by(cls, gradients: OutputGradients) -> Self:
-        """Reads it off gradients, which keep it to themselves."""
-        return cls(gradients._regressor, gradients._model, gradients._on_embeddings)
-
-
 def linear_maps(gradients: OutputGradients) -> Seen:
     """Finds the linear maps that were trained whole, and counts what else was trained.
 
     Raises:
         ValuationError: there are none, or none below the head although something there was trained.
     """
-    within, trained = Differentiated.by(gradients), set(gradients.names)
+    trained = set(gradients.names)
     maps, counted = [], set[str]()
-    for name, module in within.model.named_modules():
+    for name, module in gradients.module.named_modules():
         own = {f"{name}.{each}" for each, _ in module.named_parameters(recurse=False)}
         # A subclass may do something else with its weight.
         if type(module) is nn.Linear and own <= trained:
             maps.append(name)
             counted |= own
-    parameters = dict(within.model.named_parameters())
-    head = {id(parameter) for parameter in within.regressor.head().parameters()}
+    parameters = dict(gradients.module.named_parameters())
+    head = {id(parameter) for parameter in gradients.regressor.head().parameters()}
     below = [name for name in gradients.names if id(parameters[name]) not in head]
     if not counted or (below and not counted.intersection(below)):
         left = sum(parameters[name].numel() for name in below)
         # Every method trains the head whole: its maps alone would pass for the method's values.
         raise ValuationError(
             "EK-FAC counts linear maps that were trained whole, and this "
-            f"{within.regressor.peft} model has none below its head: {left:,} trained parameters "
-            "would be left out",
+            f"{gradients.regressor.peft} model has none below its head: {left:,} trained "
+            "parameters would be left out",
             where="--solver ekfac",
             hint="take --parameters head with it, or --solver auto, which counts all of them",
         )
     left_out = Counter[str]()
     for name in gradients.names:
         if name not in counted:
-            left_out[_holder(within.model, name)] += parameters[name].numel()
+            left_out[_holder(gradients.module, name)] += parameters[name].numel()
     n_parameters = sum(parameters[name].numel() for name in counted)
     return Seen(tuple(maps), n_parameters, dict(left_out))
 

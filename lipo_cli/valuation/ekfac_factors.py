@@ -29,8 +29,9 @@ from lipo_cli.errors import ValuationError
 from lipo_cli.model.batches import batches_in_order
 from lipo_cli.progress import Progress
 from lipo_cli.valuation.arrays import FloatArray, IntArray
-from lipo_cli.valuation.ekfac import Differentiated, Seen
+from lipo_cli.valuation.ekfac import Seen
 from lipo_cli.valuation.ekfac_task import Rows, SquaredError, collator, predict
+from lipo_cli.valuation.gradients import OutputGradients
 from lipo_cli.valuation.influence_task import Molecules
 
 _AT_ONCE = 32
@@ -63,20 +64,21 @@ class Factors:
     """Factors in a temporary folder, for the time of a `with` block.
 
     Args:
-        within: The network or the head; it is copied, and left as it is.
+        gradients: Of the network or the head, which is copied, and left as it is.
         seen: The linear maps that count.
         progress: Told of molecules.
     """
 
-    def __init__(self, within: Differentiated, seen: Seen, progress: Progress) -> None:
-        self._within, self._seen, self._progress = within, seen, progress
-        first = next(within.model.parameters())
+    def __init__(self, gradients: OutputGradients, seen: Seen, progress: Progress) -> None:
+        self._gradients, self._seen, self._progress = gradients, seen, progress
+        first = next(gradients.module.parameters())
         self._dtype, self._device = first.dtype, first.device
         widest = max(
-            within.model.get_submodule(name).get_parameter("weight").numel() for name in seen.maps
+            gradients.module.get_submodule(name).get_parameter("weight").numel()
+            for name in seen.maps
         )
         self._collate = collator(
-            self._dtype, within.regressor.pad_id, on_embeddings=within.on_embeddings
+            self._dtype, gradients.regressor.pad_id, on_embeddings=gradients.on_embeddings
         )
         self._at_once = max(1, min(_AT_ONCE, _NUMBERS // widest))
 
@@ -86,11 +88,11 @@ class Factors:
         Raises:
             ValuationError: a map is used several times for a molecule.
         """
-        self._within.regressor.model.eval()
+        self._gradients.regressor.model.eval()
         task = SquaredError(self._used_maps(), self._progress)
         with ExitStack() as around:
             scratch = around.enter_context(_in_silence())
-            model = prepare_model(copy.deepcopy(self._within.model), task)
+            model = prepare_model(copy.deepcopy(self._gradients.module), task)
             # The device is remembered for the whole process, whoever asked first.
             State._reset_state()
             self._analyzer = Analyzer(
@@ -200,8 +202,8 @@ class Factors:
 
     def _rows(self, molecules: Molecules) -> tuple[Rows, IntArray]:
         """Returns rows by length, which are padded least, and their places in the order given."""
-        regressor = self._within.regressor
-        if self._within.on_embeddings:
+        regressor = self._gradients.regressor
+        if self._gradients.on_embeddings:
             inputs: list[Any] = list(regressor.embed(molecules.smiles))
             order = np.arange(len(inputs))
         else:
@@ -216,7 +218,7 @@ class Factors:
         Raises:
             ValuationError: it goes through one of them several times.
         """
-        model, uses = self._within.model, Counter[str]()
+        model, uses = self._gradients.module, Counter[str]()
         handles = [
             model.get_submodule(name).register_forward_hook(
                 lambda *_, name=name: uses.update([name])

@@ -50,6 +50,9 @@ class OutputGradients:
         part: Which of its trained parameters.
 
     Attributes:
+        regressor: The regressor.
+        module: What is differentiated: its network, or its head.
+        on_embeddings: Whether that reads embeddings: it is the head.
         names: The parameters, in their order in a flat vector.
         sizes: Numbers of each.
         n_parameters: P.
@@ -57,12 +60,12 @@ class OutputGradients:
     """
 
     def __init__(self, regressor: Regressor, part: Part = "all") -> None:
-        self._regressor = regressor
-        self._on_embeddings = part != "all"
-        self._model: nn.Module = regressor.head() if self._on_embeddings else regressor.model
+        self.regressor = regressor
+        self.on_embeddings = part != "all"
+        self.module: nn.Module = regressor.head() if self.on_embeddings else regressor.model
         self._point: Parameters = {
             name: parameter.detach()
-            for name, parameter in self._model.named_parameters()
+            for name, parameter in self.module.named_parameters()
             if parameter.requires_grad and (part != "output" or name.startswith("out_proj."))
         }
         if not self._point:
@@ -165,7 +168,7 @@ class OutputGradients:
         def product(
             positions: Tensor, output: Callable[[Parameters], Tensor], tangent: Parameters
         ) -> Parameters:
-            measured = labels[positions].to(self._regressor.device)
+            measured = labels[positions].to(self.regressor.device)
 
             def loss(point: Parameters) -> Tensor:
                 return (output(point) - measured).square().sum()
@@ -202,9 +205,9 @@ class OutputGradients:
 
     def _inputs(self, smiles: Sequence[str]) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
         """Yields positions and what the differentiated module reads of a batch."""
-        regressor = self._regressor
+        regressor = self.regressor
         regressor.model.eval()
-        if self._on_embeddings:
+        if self.on_embeddings:
             for start in range(0, len(smiles), self._at_once):
                 rows = self._embedded(smiles[start : start + self._at_once])
                 positions = torch.arange(start, start + len(rows))
@@ -219,20 +222,20 @@ class OutputGradients:
         """Returns embeddings; a solver asks for the same molecules at every product."""
         new = [text for text in dict.fromkeys(smiles) if text not in self._known]
         if len(self._known) + len(new) > _REMEMBERED:
-            return self._regressor.embed(smiles)
-        for text, row in zip(new, self._regressor.embed(new), strict=True):
+            return self.regressor.embed(smiles)
+        for text, row in zip(new, self.regressor.embed(new), strict=True):
             self._known[text] = row
         return np.stack([self._known[text] for text in smiles])
 
     def _call(self, point: Parameters, *inputs: Tensor) -> Tensor:
         """Returns predictions [b] in raw label units."""
-        if self._on_embeddings:
-            values: Tensor = functional_call(self._model, point, inputs)
+        if self.on_embeddings:
+            values: Tensor = functional_call(self.module, point, inputs)
         else:
             arguments = dict(zip(("input_ids", "attention_mask"), inputs, strict=True))
             # Fused attention of other encoders knows no forward mode.
             with sdpa_kernel(SDPBackend.MATH):
-                values = functional_call(self._model, point, kwargs=arguments).logits
+                values = functional_call(self.module, point, kwargs=arguments).logits
         return values[:, 0]
 
     def _flat(self, tensors: Parameters) -> Tensor:
@@ -240,7 +243,7 @@ class OutputGradients:
 
     def _unflat(self, vector: Tensor) -> Parameters:
         sizes = [self._point[name].numel() for name in self.names]
-        parts = vector.to(self._regressor.device, self.dtype).split(sizes)
+        parts = vector.to(self.regressor.device, self.dtype).split(sizes)
         return {
             name: part.view_as(self._point[name])
             for name, part in zip(self.names, parts, strict=True)
