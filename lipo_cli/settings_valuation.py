@@ -63,7 +63,9 @@ class InfluenceSettings(Settings):
     molecules_per_product: int = Field(default=32, ge=1)
     """Of a stochastic series."""
     table_gib: float = Field(default=6.0, gt=0)
-    """Disk for gradients (in up to 16 parts of this size), memory for algebra in their span."""
+    """Disk for gradients (in up to 16 parts of this size), memory for algebra in their span.
+
+    Of EK-FAC: memory for the gradients of target rows that are wanted apart."""
     target: Literal["validation", "test"] = "validation"
     """The split whose loss is to fall. `test` leaks: no choice may rest on such values."""
     target_rows: tuple[int, ...] | None = None

@@ -116,9 +116,9 @@ def score(
     settings = settings_from(ScoreSettings, config, flags)
     _check_flags(settings.method, flags)
     if settings.method == "influence" and settings.influence.solver == "ekfac":
-        from lipo_cli.valuation.ekfac import require_kronfluence
+        from lipo_cli.valuation.ekfac import check_ekfac
 
-        require_kronfluence()
+        check_ekfac(settings.influence, settings.reference_peft)
     if out is not None:
         opt.prepare_out(out, folder=True)
     prepared = prepare(settings.data)

@@ -25,6 +25,7 @@ from lipo_cli.comparison.tuning_methods import Tunings, tune_methods
 from lipo_cli.errors import LipoError, TrainingError, ValuationError
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import CompareSettings, ScoringMethod, TrainingSettings
+from lipo_cli.valuation.ekfac import check_ekfac
 
 
 class View(TuningView, Protocol):
@@ -86,6 +87,7 @@ def compare(
     Raises:
         DataError: a selection needs a secondary set and there is none.
         ValuationError: the pool of the first split cannot be scored.
+        SettingsError: EK-FAC is asked for and its library is not installed.
         TrainingError: its reference model diverged, so that nothing can be scored. On a later split
             either is a failure of that split's cells.
     """
@@ -93,6 +95,8 @@ def compare(
     parts = (prepared, *other_splits)
     plans = [make_plan(settings, part.split.seed if other_splits else None) for part in parts]
     sizes = [_checked_pool_size(*each) for each in zip(plans, parts, strict=True)]
+    if "influence" in plans[0].scoring_methods:
+        check_ekfac(settings.influence, plans[0].reference(settings).peft)
     results: list[CellResult] = []
     splits: list[_OfSplit] = []
     for i, (plan, n_pool, part) in enumerate(zip(plans, sizes, parts, strict=True)):

@@ -211,8 +211,12 @@ class Regressor:
     @torch.inference_mode()
     def predict_embedded(self, embedded: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns predictions [n] in raw units of embeddings [n, hidden], a SMILES for each."""
-        rows = torch.from_numpy(embedded).to(self.device, torch.float32)
-        found: NDArray[np.float64] = self.head()(rows)[:, 0].cpu().numpy().astype(np.float64)
+        head = self.head()
+        was_training = head.training
+        head.eval()
+        rows = torch.from_numpy(embedded).to(self.device, next(head.parameters()).dtype)
+        found: NDArray[np.float64] = head(rows)[:, 0].cpu().numpy().astype(np.float64)
+        head.train(was_training)
         return found
 
     @torch.inference_mode()

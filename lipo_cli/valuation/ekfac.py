@@ -23,9 +23,12 @@ from torch import nn
 
 from lipo_cli.errors import SettingsError, ValuationError
 from lipo_cli.progress import Progress
+from lipo_cli.settings import InfluenceSettings, Peft
 from lipo_cli.valuation.arrays import finite_vector
 from lipo_cli.valuation.gradients import OutputGradients
 from lipo_cli.valuation.influence_task import InfluenceResult, Task, spread_of_parts
+
+_NEEDED = ("kronfluence", "einconv", "einops", "opt_einsum")
 
 
 @dataclass(frozen=True)
@@ -67,17 +70,45 @@ class EkfacResult(InfluenceResult):
         )
 
 
+def check_ekfac(settings: InfluenceSettings, peft: Peft) -> None:
+    """Checks, before anything is trained, that EK-FAC can do what is asked of it, if it is asked.
+
+    Args:
+        settings: The solver, and which parameters count.
+        peft: How the reference model will be fine-tuned.
+
+    Raises:
+        SettingsError: kronfluence is not installed.
+        ValuationError: the method trains no linear map below the head.
+    """
+    if settings.solver != "ekfac":
+        return
+    require_kronfluence()
+    if settings.part == "all" and peft in ("bitfit", "ia3"):
+        raise _none_below_head(peft)
+
+
+def _none_below_head(peft: Peft, left: str = "what else it trains") -> ValuationError:
+    # Every method trains the head whole: its maps alone would pass for the method's values.
+    return ValuationError(
+        f"EK-FAC counts linear maps that were trained whole, and a {peft} model has none below its "
+        f"head: {left} would be left out",
+        where="--solver ekfac",
+        hint="take --parameters head with it, or --solver auto, which counts all of them",
+    )
+
+
 def require_kronfluence() -> None:
-    """Checks, before anything is computed, that the library is there.
+    """Checks that the library is there, and what it imports.
 
     Raises:
         SettingsError: it is not.
     """
-    if find_spec("kronfluence") is None:
+    if any(find_spec(name) is None for name in _NEEDED):
         raise SettingsError(
             "the library that fits EK-FAC, kronfluence, is not installed",
             where="--solver ekfac",
-            hint="pip install 'lipo[ekfac]'",
+            hint="pip install 'lipo[ekfac]' (beside a CPU build of torch: docs/scores.md)",
         )
 
 
@@ -154,14 +185,7 @@ def linear_maps(gradients: OutputGradients) -> Seen:
     below = [name for name in gradients.names if id(parameters[name]) not in head]
     if not counted or (below and not counted.intersection(below)):
         left = sum(parameters[name].numel() for name in below)
-        # Every method trains the head whole: its maps alone would pass for the method's values.
-        raise ValuationError(
-            "EK-FAC counts linear maps that were trained whole, and this "
-            f"{gradients.regressor.peft} model has none below its head: {left:,} trained "
-            "parameters would be left out",
-            where="--solver ekfac",
-            hint="take --parameters head with it, or --solver auto, which counts all of them",
-        )
+        raise _none_below_head(gradients.regressor.peft, f"{left:,} trained parameters")
     left_out = Counter[str]()
     for name in gradients.names:
         if name not in counted:

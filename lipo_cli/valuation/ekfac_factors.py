@@ -176,7 +176,9 @@ class Factors:
         """
         rows, order = self._rows(points)
         queries, query_order = self._rows(target)
-        held = max(1, int(gib * 2**30 / 4 / self._seen.n_parameters) // self._at_once)
+        rows_held = int(gib * 2**30 / (self._dtype.itemsize * self._seen.n_parameters))
+        queries_at_once = max(1, min(self._at_once, rows_held))
+        held = max(1, rows_held // queries_at_once)
         arguments = ScoreArguments(
             damping_factor=damping,
             aggregate_query_gradients=together,
@@ -190,7 +192,7 @@ class Factors:
             _NAME,
             queries,
             rows,
-            per_device_query_batch_size=self._at_once,
+            per_device_query_batch_size=queries_at_once,
             per_device_train_batch_size=self._at_once,
             score_args=arguments,
             overwrite_output_dir=True,
@@ -241,4 +243,6 @@ class Factors:
                 where="--solver ekfac",
                 hint="take --solver auto, or --parameters head",
             )
+        if not uses:
+            raise ValuationError("no linear map that was trained is used for a molecule")
         return [name for name in self._seen.maps if uses[name]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from lipo_cli.progress import Progress
 from lipo_cli.valuation.arrays import FloatArray
-from lipo_cli.valuation.gradient_table import GradientTable, as_tensor, in_basis, slabs
+from lipo_cli.valuation.gradient_table import GradientTable, Slab, as_tensor, in_basis, slabs
 from lipo_cli.valuation.gradients import OutputGradients
 
 MOST_PASSES = 16
@@ -56,9 +55,13 @@ def table_size(gradients: OutputGradients, n_rows: int) -> float:
 def fits(gradients: OutputGradients, n_rows: int, table_gib: float) -> bool:
     """Says whether the span of so many molecules' gradients can be had in this room."""
     # In memory there are some float64 matrices of the rows by what they span.
-    algebra = 4 * 8 * n_rows * min(n_rows, gradients.n_parameters) / 2**30
-    passes = math.ceil(table_size(gradients, n_rows) / table_gib)
-    return algebra <= table_gib and passes <= MOST_PASSES
+    algebra = 6 * 8 * n_rows * min(n_rows, gradients.n_parameters) / 2**30
+    return algebra <= table_gib and len(_parts(gradients, n_rows, table_gib)) <= MOST_PASSES
+
+
+def _parts(gradients: OutputGradients, n_rows: int, table_gib: float) -> list[Slab]:
+    """Returns the parts of the parameters whose tables have room, a pass over molecules each."""
+    return slabs(gradients.sizes, max(1, int(table_gib * 2**30 / (4 * n_rows))))
 
 
 def spanned(
@@ -76,8 +79,7 @@ def spanned(
         ValuationError: a gradient is not finite, all are zero, or the disk is full.
     """
     m, p = len(smiles), gradients.n_parameters
-    room = max(1, int(table_gib * 2**30 / (4 * m)))
-    parts = slabs(gradients.sizes, room)
+    parts = _parts(gradients, m, table_gib)
     gram: FloatArray = np.zeros((m, m))
     progress.start("gradients", m * len(parts), "molecules")
     with tempfile.TemporaryDirectory(prefix="lipo-gradients-") as scratch:

@@ -91,7 +91,7 @@ def influence(
     n_solved = len(curved) + len(target)
     if exactly and fits(gradients, n_solved + len(points), settings.table_gib):
         return in_their_span(task, progress)
-    if exactly and not by_row and fits(gradients, n_solved, settings.table_gib):
+    if exactly and fits(gradients, n_solved, settings.table_gib):
         return over_a_pool(task, progress)
     if settings.solver == "exact":
         size = table_size(gradients, n_solved)

@@ -23,6 +23,8 @@ from lipo_cli.valuation.solvers import Solution, conjugate_gradient, exact
 from lipo_cli.valuation.spectrum import power_iteration
 
 _SILENT = SilentProgress()
+_DIRECTIONS = 2**28
+"""Numbers of the directions along which points are read at a time: a GiB."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,10 @@ def in_their_span(task: Task, progress: Progress) -> InfluenceResult:
 
 
 def over_a_pool(task: Task, progress: Progress) -> InfluenceResult:
-    """Solves in the span of train and target gradients, and reads the points once, in batches.
+    """Solves in the span of train and target gradients, and reads the points in batches.
 
-    For pools whose gradients would not fit: nothing of a point is kept but its values by fold.
+    For pools whose gradients would not fit: nothing of a point is kept but its values by fold, or
+    by target row where those are wanted. No second solver is asked.
 
     Raises:
         ValuationError: a gradient is not finite, or the system cannot be solved.
@@ -132,15 +135,21 @@ def over_a_pool(task: Task, progress: Progress) -> InfluenceResult:
     n = len(task.curved)
     system = _System.of(span.rows[:n], task.settings)
     to_lower = _loss_gradients(span.rows[n:], span.predictions[n:], task)
-    b = to_lower.T @ torch.from_numpy(task.fold_weights())
-    solution = system.solve(b, progress)
-    directions = span.directions(task.gradients, smiles, solution.x)
-    parts = task.values_along(directions, progress)
-    standard_error, freedom = spread_of_parts(parts, task.fold_of)
+    m = len(task.target)
+    weights = np.eye(m) / m if task.by_row else task.fold_weights()
+    solution = system.solve(to_lower.T @ torch.from_numpy(weights), progress)
+    at_once = max(1, _DIRECTIONS // task.gradients.n_parameters)
+    read = [
+        task.values_along(span.directions(task.gradients, smiles, some), progress)
+        for some in solution.x.split(at_once, dim=1)
+    ]
+    parts = np.concatenate(read, axis=1)
+    part_of = np.arange(m) if task.by_row else task.fold_of
+    standard_error, freedom = spread_of_parts(parts, part_of)
     return InfluenceResult(
         values=finite_vector("the values", parts.sum(axis=1)),
         standard_error=standard_error,
-        fold_values=parts,
+        fold_values=m * parts @ task.fold_weights() if task.by_row else parts,
         solver=system.solver,
         damping=system.damping,
         largest=system.largest,
@@ -151,6 +160,7 @@ def over_a_pool(task: Task, progress: Progress) -> InfluenceResult:
         freedom=freedom,
         n_parameters=task.gradients.n_parameters,
         n_curvature=n,
+        by_row=m * parts if task.by_row else None,
     )
 
 

@@ -11,6 +11,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
+from lipo_cli.errors import ValuationError
 from lipo_cli.progress import Progress
 from lipo_cli.settings import InfluenceSettings
 from lipo_cli.valuation.arrays import FloatArray, IntArray
@@ -80,9 +81,14 @@ def spread_of_parts(parts: FloatArray, part_of: IntArray) -> tuple[FloatArray, i
     Args:
         parts: [n, k] parts that sum to the values.
         part_of: [m] the part of each target row; a part may have none.
+
+    Raises:
+        ValuationError: all rows are in one part.
     """
     sizes = np.bincount(part_of, minlength=parts.shape[1]) / len(part_of)
     held = sizes > 0
+    if held.sum() < 2:
+        raise ValuationError("a standard error needs target rows in two folds or more")
     means = parts[:, held] / sizes[held]  # what each part alone would say
     return means.std(axis=1, ddof=1) / math.sqrt(means.shape[1]), means.shape[1] - 1
 
@@ -93,7 +99,8 @@ class InfluenceResult:
 
     Attributes:
         values: [n] values, squared label units.
-        standard_error: [n] over target rows: what another choice of them would do.
+        standard_error: [n] over target rows, or over folds of them where those were solved: what
+            another choice of rows would do.
         fold_values: [n, F] parts of the values by fold of the target rows; they sum to `values`.
         solver: What solved the system.
         damping: lambda.
@@ -138,6 +145,7 @@ class InfluenceResult:
         limit = float(student.ppf(0.975, self.freedom))
         told = int((np.abs(self.values) > limit * self.standard_error).sum())
         text = f"{self.how()}; {told} of {len(self.values)} values differ from zero at 5 %"
+        text += f" (standard errors over {self.freedom + 1} parts of the target)"
         expected = math.ceil(0.05 * len(self.values))
         if told <= 2 * expected:
             text += f", and chance alone gives {expected}: these scores cannot be told from zero"

@@ -14,7 +14,7 @@ from lipo_cli.comparison import engine as engine_module
 from lipo_cli.comparison.engine import compare
 from lipo_cli.comparison.prepare import other_splits, prepare
 from lipo_cli.comparison.result import Comparison
-from lipo_cli.errors import DataError, Interrupted, SettingsError, TrainingError
+from lipo_cli.errors import DataError, Interrupted, SettingsError, TrainingError, ValuationError
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import CompareSettings
 from lipo_cli.tracking.ledger import MlflowLedger
@@ -313,6 +313,19 @@ def test_selections_of_several_methods_are_each_chosen_by_their_own_values(
         *("none", "all", "random:k=4"),
         *asked.selections,
     }
+
+
+def test_what_ekfac_cannot_do_is_found_before_anything_is_trained(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lipo_cli.comparison.engine.run_cell", None)
+    with pytest.raises(ValuationError, match="a bitfit model has none below its head"):
+        run(
+            world.settings(
+                selections=("influence:top=3",), peft=("bitfit",), influence={"solver": "ekfac"}
+            ),
+            store,
+        )
 
 
 def test_several_splits_are_as_many_comparisons_and_one_verdict(world: World, store: Store) -> None:

@@ -183,9 +183,15 @@ def test_steps_move_what_is_trained_and_not_one_bit_else(tiny: Path, peft: Peft)
 @pytest.mark.parametrize("peft", ["lora", "ia3"])
 def test_trained_head_is_the_one_that_predicts(tiny: Path, peft: Peft) -> None:
     regressor = tiny_regressor(tiny, peft)
-    pooled = torch.tensor(regressor.embed(SMILES), dtype=torch.float32)
+    embedded = regressor.embed(SMILES)
+    pooled = torch.tensor(embedded, dtype=torch.float32)
     with torch.no_grad():
         regressor.head().out_proj.bias.add_(10.0)
+        regressor.model.train()  # dropout is off in a prediction whatever the mode was
+        np.testing.assert_allclose(
+            regressor.predict_embedded(embedded), regressor.predict(SMILES), atol=1e-4
+        )
+        assert regressor.head().training
         regressor.model.eval()
         by_head = regressor.head()(pooled)[:, 0].numpy()
     np.testing.assert_allclose(regressor.predict(SMILES), by_head, atol=1e-4)

@@ -212,6 +212,16 @@ def test_without_the_library_one_line_says_how_to_get_it(monkeypatch):
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize("peft", ["bitfit", "ia3"])
+def test_methods_without_maps_are_refused_before_anything_is_trained(peft, monkeypatch):
+    monkeypatch.setattr(ekfac, "find_spec", lambda _: object())
+    with pytest.raises(ValuationError, match="none below its head"):
+        ekfac.check_ekfac(InfluenceSettings(solver="ekfac"), peft)
+    ekfac.check_ekfac(InfluenceSettings(solver="ekfac", part="head"), peft)
+    ekfac.check_ekfac(InfluenceSettings(solver="ekfac"), "lora")
+    ekfac.check_ekfac(InfluenceSettings(), peft)
+
+
 def test_the_hessian_is_not_what_it_approximates():
     with pytest.raises(SettingsError, match="Gauss-Newton"):
         build(InfluenceSettings, {"solver": "ekfac", "curvature": "hessian"})

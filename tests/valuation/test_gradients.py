@@ -13,7 +13,7 @@ from lipo_cli.model.batches import collate
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import SilentProgress
 from lipo_cli.settings import PEFT_METHODS
-from lipo_cli.valuation.gradient_span import spanned
+from lipo_cli.valuation.gradient_span import MOST_PASSES, fits, spanned
 from lipo_cli.valuation.gradient_table import GradientTable, Slab, in_basis, slabs
 from lipo_cli.valuation.gradients import OutputGradients
 from tests.fixtures.encoders import tiny_roberta
@@ -185,6 +185,17 @@ def test_parts_of_a_vector_hold_every_number_once():
     ]
     assert taken == [number for name in sizes for number in flat[name]]
     assert slabs(sizes, 25) == [Slab(tuple(sizes), 0, 25)]
+
+
+def test_what_fits_is_counted_in_the_parts_that_are_made(checkpoint):
+    gradients = OutputGradients(fitted(checkpoint, "lora"))
+    gradients.sizes = {str(i): 600 for i in range(20)}  # a part of 1,000 holds one of them
+    n_rows = 4
+    room = 4 * n_rows * 1000 / 2**30
+    assert len(slabs(gradients.sizes, 1000)) == 20 > MOST_PASSES > 12_000 / 1000
+    assert not fits(gradients, n_rows, room)
+    gradients.sizes = {str(i): 500 for i in range(24)}
+    assert fits(gradients, n_rows, room)
 
 
 @pytest.mark.parametrize("n_parts", [1, 2, 7])

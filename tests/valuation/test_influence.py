@@ -10,6 +10,7 @@ from scipy.stats import spearmanr
 from lipo_cli.errors import ValuationError
 from lipo_cli.settings import InfluenceSettings
 from lipo_cli.valuation import influence as influence_module
+from lipo_cli.valuation import influence_span
 from lipo_cli.valuation.curvature import RowCurvature
 from lipo_cli.valuation.gradients import OutputGradients
 from lipo_cli.valuation.influence import InfluenceResult, Molecules, influence
@@ -132,7 +133,7 @@ def test_each_target_row_has_its_own_values(regressor, table_gib):
 @pytest.mark.parametrize("solver", ["exact", "cg", "lissa"])
 def test_a_pool_without_room_is_read_once(regressor, solver, monkeypatch):
     gradients = OutputGradients(regressor)
-    room = 32 * (N + M + 3) ** 2 / 2**30  # for the algebra of train and target alone
+    room = 48 * (N + M + 3) ** 2 / 2**30  # for the algebra of train and target alone
     whole = valued(gradients, solver=solver, damping=0.1, tolerance=1e-6)
     monkeypatch.setattr(influence_module, "in_their_span", None)
     monkeypatch.setattr(influence_module, "over_batches", None)
@@ -144,6 +145,31 @@ def test_a_pool_without_room_is_read_once(regressor, solver, monkeypatch):
     per_fold = found.fold_values * 4
     expected = per_fold.std(axis=1, ddof=1) / 2
     np.testing.assert_allclose(found.standard_error, expected, rtol=1e-9)
+
+
+def test_a_pool_without_room_is_read_for_every_target_row(regressor, monkeypatch):
+    gradients = OutputGradients(regressor)
+    settings = InfluenceSettings(damping=0.1)
+    asked = {"fold_of": FOLDS, "by_row": True}
+    whole = influence(gradients, *molecules(), settings, **asked)
+    monkeypatch.setattr(influence_module, "in_their_span", None)
+    monkeypatch.setattr(influence_module, "over_batches", None)
+    monkeypatch.setattr(influence_span, "_DIRECTIONS", 7 * gradients.n_parameters)  # 20 rows by 7
+    room = 48 * (N + M + 3) ** 2 / 2**30
+    scarce = settings.model_copy(update={"table_gib": room})
+    found = influence(gradients, *molecules(), scarce, **asked)
+    for name in ("values", "by_row", "fold_values", "standard_error"):
+        expected = getattr(whole, name)
+        apart = np.abs(getattr(found, name) - expected).max()
+        assert apart < 1e-3 * np.abs(expected).max(), name
+    assert found.freedom == whole.freedom == M - 1
+
+
+def test_one_fold_has_no_standard_error(regressor):
+    settings = InfluenceSettings(solver="cg", damping=0.2, table_gib=1e-9)
+    gradients = OutputGradients(regressor, "output")
+    with pytest.raises(ValuationError, match="two folds"):
+        influence(gradients, *molecules(), settings, fold_of=np.zeros(M, dtype=int))
 
 
 def test_the_exact_solver_without_room_says_what_to_do(regressor):
