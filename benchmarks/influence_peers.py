@@ -177,7 +177,8 @@ def report(
     lines += [
         "",
         f"Machine: {machine()}. Python {platform.python_version()}, {versions}{peer}. Load "
-        f"average: {os.getloadavg()[0]:.1f}.",
+        f"average: {os.getloadavg()[0]:.1f} (0 on a quiet machine; seconds are provisional above "
+        "0.5).",
         f"Command: `{' '.join(['python benchmarks/influence_peers.py', *sys.argv[1:]])}`",
     ]
     return "\n".join(lines)
