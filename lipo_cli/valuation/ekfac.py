@@ -24,9 +24,8 @@ from torch import nn
 from lipo_cli.errors import SettingsError, ValuationError
 from lipo_cli.progress import Progress
 from lipo_cli.settings import InfluenceSettings, Peft
-from lipo_cli.valuation.arrays import finite_vector
 from lipo_cli.valuation.gradients import OutputGradients
-from lipo_cli.valuation.influence_task import InfluenceResult, Task, spread_of_parts
+from lipo_cli.valuation.influence_task import InfluenceResult, Task
 
 _NEEDED = ("kronfluence", "einconv", "einops", "opt_einsum")
 
@@ -144,12 +143,9 @@ def with_ekfac(task: Task, progress: Progress) -> EkfacResult:
                 parts[:, fold] = products[:, 0]
         progress.finish()
     parts = parts / (m * task.n_train)  # the losses were sums, not means
-    part_of = np.arange(m) if task.by_row else task.fold_of
-    standard_error, freedom = spread_of_parts(parts, part_of)
+    summed = task.summed(parts)
     return EkfacResult(
-        values=finite_vector("the values", parts.sum(axis=1)),
-        standard_error=standard_error,
-        fold_values=m * parts @ task.fold_weights() if task.by_row else parts,
+        **vars(summed),
         solver="ekfac",
         damping=damping,
         largest=largest,
@@ -157,10 +153,8 @@ def with_ekfac(task: Task, progress: Progress) -> EkfacResult:
         residuals=(0.0,),
         agreement=None,
         converged=True,
-        freedom=freedom,
         n_parameters=seen.n_parameters,
         n_curvature=len(task.curved),
-        by_row=m * parts if task.by_row else None,
         n_maps=len(seen.maps),
         left_out=tuple(seen.left_out.items()),
     )

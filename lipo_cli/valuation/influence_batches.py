@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from lipo_cli.progress import Progress
-from lipo_cli.valuation.arrays import IntArray, finite_vector
 from lipo_cli.valuation.curvature import ModelCurvature
-from lipo_cli.valuation.influence_task import InfluenceResult, Task, spread_of_parts
+from lipo_cli.valuation.influence_task import InfluenceResult, Task
 from lipo_cli.valuation.lissa import lissa
 from lipo_cli.valuation.solvers import Solution, conjugate_gradient
 from lipo_cli.valuation.spectrum import largest_eigenvalue, power_iteration
@@ -59,21 +58,16 @@ def over_batches(task: Task, progress: Progress) -> InfluenceResult:
     Raises:
         ValuationError: a gradient is not finite, or the system cannot be solved.
     """
-    m = len(task.target)
-    part_of = np.arange(m) if task.by_row else task.fold_of
-    n_parts = m if task.by_row else task.n_folds
     system = _measured(task, progress)
-    solutions = _solutions(task, system, part_of, n_parts, progress)
+    solutions = _solutions(task, system, progress)
     parts = task.values_along(torch.cat([each.x for each in solutions], dim=1), progress)
-    standard_error, freedom = spread_of_parts(parts, part_of)
+    summed = task.summed(parts)
     left = max(solution.residual for solution in solutions)
     # Conjugate gradients in float32 stop by a recurrence that drifts a little.
     lissa_s = system.solver == "lissa"
     allowed = STOCHASTIC_RESIDUAL if lissa_s else 10 * task.settings.tolerance
     return InfluenceResult(
-        values=finite_vector("the values", parts.sum(axis=1)),
-        standard_error=standard_error,
-        fold_values=m * parts @ task.fold_weights() if task.by_row else parts,
+        **vars(summed),
         solver=system.solver,
         damping=system.damping,
         largest=system.largest,
@@ -81,10 +75,8 @@ def over_batches(task: Task, progress: Progress) -> InfluenceResult:
         residuals=(1.0, left),
         agreement=None,
         converged=left <= allowed,
-        freedom=freedom,
         n_parameters=task.gradients.n_parameters,
         n_curvature=len(task.curved),
-        by_row=m * parts if task.by_row else None,
     )
 
 
@@ -115,17 +107,13 @@ def _measured(task: Task, progress: Progress) -> _System:
     return _System(curvature, damping, spectrum.largest, solver, of_a_batch)
 
 
-def _solutions(
-    task: Task, system: _System, part_of: IntArray, n_parts: int, progress: Progress
-) -> list[Solution]:
+def _solutions(task: Task, system: _System, progress: Progress) -> list[Solution]:
     gradients, target = task.gradients, task.target
     error = gradients.predictions(target.smiles).double() - torch.from_numpy(target.labels)
     solutions = []
     progress.start(f"influence ({system.solver})", None, "products")
-    for part in range(n_parts):
-        of_part = torch.from_numpy(part_of == part)
-        weights = torch.where(of_part, 2 * error / len(target), 0.0).to(gradients.dtype)
-        b = gradients.weighted(target.smiles, weights)
+    for part, of_rows in enumerate(torch.from_numpy(task.part_weights()).T):
+        b = gradients.weighted(target.smiles, (2 * error * of_rows).to(gradients.dtype))
         solutions.append(system.solve(task, b, task.settings.seed + part, progress))
     progress.finish()
     return solutions

@@ -17,7 +17,7 @@ from lipo_cli.settings import InfluenceSettings
 from lipo_cli.valuation.arrays import FloatArray, finite_vector
 from lipo_cli.valuation.curvature import RowCurvature
 from lipo_cli.valuation.gradient_span import spanned
-from lipo_cli.valuation.influence_task import InfluenceResult, Task, spread_of_parts
+from lipo_cli.valuation.influence_task import InfluenceResult, Task
 from lipo_cli.valuation.lissa import lissa
 from lipo_cli.valuation.solvers import Solution, conjugate_gradient, exact
 from lipo_cli.valuation.spectrum import power_iteration
@@ -135,21 +135,15 @@ def over_a_pool(task: Task, progress: Progress) -> InfluenceResult:
     n = len(task.curved)
     system = _System.of(span.rows[:n], task.settings)
     to_lower = _loss_gradients(span.rows[n:], span.predictions[n:], task)
-    m = len(task.target)
-    weights = np.eye(m) / m if task.by_row else task.fold_weights()
-    solution = system.solve(to_lower.T @ torch.from_numpy(weights), progress)
+    solution = system.solve(to_lower.T @ torch.from_numpy(task.part_weights()), progress)
     at_once = max(1, _DIRECTIONS // task.gradients.n_parameters)
     read = [
         task.values_along(span.directions(task.gradients, smiles, some), progress)
         for some in solution.x.split(at_once, dim=1)
     ]
-    parts = np.concatenate(read, axis=1)
-    part_of = np.arange(m) if task.by_row else task.fold_of
-    standard_error, freedom = spread_of_parts(parts, part_of)
+    summed = task.summed(np.concatenate(read, axis=1))
     return InfluenceResult(
-        values=finite_vector("the values", parts.sum(axis=1)),
-        standard_error=standard_error,
-        fold_values=m * parts @ task.fold_weights() if task.by_row else parts,
+        **vars(summed),
         solver=system.solver,
         damping=system.damping,
         largest=system.largest,
@@ -157,10 +151,8 @@ def over_a_pool(task: Task, progress: Progress) -> InfluenceResult:
         residuals=solution.residuals,
         agreement=None,
         converged=solution.residual <= task.settings.tolerance,
-        freedom=freedom,
         n_parameters=task.gradients.n_parameters,
         n_curvature=n,
-        by_row=m * parts if task.by_row else None,
     )
 
 

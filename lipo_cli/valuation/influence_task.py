@@ -14,7 +14,7 @@ from torch import Tensor
 from lipo_cli.errors import ValuationError
 from lipo_cli.progress import Progress
 from lipo_cli.settings import InfluenceSettings
-from lipo_cli.valuation.arrays import FloatArray, IntArray
+from lipo_cli.valuation.arrays import FloatArray, IntArray, finite_vector
 from lipo_cli.valuation.gradients import OutputGradients
 
 
@@ -31,6 +31,17 @@ class Molecules:
     def take(self, positions: IntArray) -> Molecules:
         """Returns these molecules, in this order."""
         return Molecules([self.smiles[i] for i in positions.tolist()], self.labels[positions])
+
+
+@dataclass(frozen=True)
+class Summed:
+    """Values that were solved in parts; the fields are those of `InfluenceResult`."""
+
+    values: FloatArray
+    standard_error: FloatArray
+    freedom: int
+    fold_values: FloatArray
+    by_row: FloatArray | None
 
 
 @dataclass(frozen=True)
@@ -66,6 +77,34 @@ class Task:
         folds[np.arange(m), self.fold_of] = 1 / m
         return folds
 
+    def part_weights(self) -> FloatArray:
+        """Returns [m, k] what each target row's values count in the parts; a part may be empty.
+
+        The parts are the folds, or where values by row are wanted the rows.
+        """
+        m = len(self.target)
+        return np.eye(m) / m if self.by_row else self.fold_weights()
+
+    def summed(self, parts: FloatArray) -> Summed:
+        """Returns the values whose parts [n, k] were solved, with the error that they show.
+
+        Raises:
+            ValuationError: all target rows are in one part, or a value is not finite.
+        """
+        m = len(self.target)
+        sizes = self.part_weights().sum(axis=0)
+        held = sizes > 0
+        if held.sum() < 2:
+            raise ValuationError("a standard error needs target rows in two folds or more")
+        means = parts[:, held] / sizes[held]  # what each part alone would say
+        return Summed(
+            values=finite_vector("the values", parts.sum(axis=1)),
+            standard_error=means.std(axis=1, ddof=1) / math.sqrt(means.shape[1]),
+            freedom=means.shape[1] - 1,
+            fold_values=m * parts @ self.fold_weights() if self.by_row else parts,
+            by_row=m * parts if self.by_row else None,
+        )
+
     def values_along(self, directions: Tensor, progress: Progress) -> FloatArray:
         """Returns the points' values [n, k] by solutions [P, k], reading every point once."""
         progress.start("values", len(self.points), "molecules")
@@ -73,24 +112,6 @@ class Task:
         progress.finish()
         error = predicted.double() - torch.from_numpy(self.points.labels)
         return np.asarray((2 * error[:, None] * slopes.double() / self.n_train).numpy())
-
-
-def spread_of_parts(parts: FloatArray, part_of: IntArray) -> tuple[FloatArray, int]:
-    """Returns the standard error of values from their parts, and its degrees of freedom.
-
-    Args:
-        parts: [n, k] parts that sum to the values.
-        part_of: [m] the part of each target row; a part may have none.
-
-    Raises:
-        ValuationError: all rows are in one part.
-    """
-    sizes = np.bincount(part_of, minlength=parts.shape[1]) / len(part_of)
-    held = sizes > 0
-    if held.sum() < 2:
-        raise ValuationError("a standard error needs target rows in two folds or more")
-    means = parts[:, held] / sizes[held]  # what each part alone would say
-    return means.std(axis=1, ddof=1) / math.sqrt(means.shape[1]), means.shape[1] - 1
 
 
 @dataclass(frozen=True)

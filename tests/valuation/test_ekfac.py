@@ -16,11 +16,9 @@ from lipo_cli.settings import InfluenceSettings, build
 from lipo_cli.valuation import ekfac
 from lipo_cli.valuation.ekfac import linear_maps
 from lipo_cli.valuation.gradients import OutputGradients
-from lipo_cli.valuation.influence import Molecules, influence
-from tests.fixtures.models import assembled_molecules, disturb, tiny_checkpoint, tiny_regressor
-
-N, M, POOL = 40, 20, 15
-FOLDS = np.arange(M) % 4
+from lipo_cli.valuation.influence import influence
+from tests.fixtures.influence import FOLDS, POOL, M, N, molecules
+from tests.fixtures.models import disturb, tiny_checkpoint, tiny_regressor
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +38,6 @@ def disturbed(folder, peft):
     disturb(found)
     found.model.double().eval()
     return found
-
-
-def molecules() -> tuple[Molecules, Molecules, Molecules]:
-    """Returns primary train, target rows and points."""
-    smiles, labels = assembled_molecules()
-    order = np.random.default_rng(0).permutation(len(smiles))
-    parts = np.split(order[: N + M + POOL], [N, N + M])
-    return tuple(Molecules([smiles[i] for i in part], labels[part]) for part in parts)
 
 
 def valued(regressor, part="all", *, by_row=False, fold_of=FOLDS, **settings):

@@ -15,14 +15,12 @@ from lipo_cli.valuation.curvature import RowCurvature
 from lipo_cli.valuation.gradients import OutputGradients
 from lipo_cli.valuation.influence import InfluenceResult, Molecules, influence
 from lipo_cli.valuation.solvers import exact
+from tests.fixtures.influence import FOLDS, POOL, M, N, molecules
 from tests.fixtures.models import (
-    assembled_molecules,
     disturb,
     tiny_checkpoint,
     tiny_regressor,
 )
-
-N, M, POOL = 40, 20, 15
 
 
 @pytest.fixture(scope="module")
@@ -32,17 +30,6 @@ def regressor(tmp_path_factory):
     disturb(found)
     found.model.double().eval()
     return found
-
-
-def molecules() -> tuple[Molecules, Molecules, Molecules]:
-    """Returns primary train, target rows and points."""
-    smiles, labels = assembled_molecules()
-    order = np.random.default_rng(0).permutation(len(smiles))
-    parts = np.split(order[: N + M + POOL], [N, N + M])
-    return tuple(Molecules([smiles[i] for i in part], labels[part]) for part in parts)
-
-
-FOLDS = np.arange(M) % 4
 
 
 def rows_and_errors(gradients: OutputGradients, part: Molecules):
