@@ -59,7 +59,8 @@ class InfluenceSettings(Settings):
     tolerance: float = Field(default=1e-3, gt=0, lt=1)
     """Relative residual at which a solver stops."""
     curvature_rows: int | None = Field(default=None, ge=2)
-    """Measure the curvature on this many train molecules, drawn at random; None: on all."""
+    """Measure the curvature on this many train molecules, drawn at random. None: all of them,
+    but 1,000 where the span of the gradients is used and one table does not hold those of train."""
     molecules_per_product: int = Field(default=32, ge=1)
     """Of a stochastic series."""
     table_gib: float = Field(default=6.0, gt=0)

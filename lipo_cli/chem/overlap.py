@@ -67,8 +67,9 @@ def drop_overlap(
         Positions in the secondary frame that may be scored (ascending), and the report.
     """
     skeletons = np.array(secondary.skeletons, dtype=object)
+    known = primary.skeletons
     in_part = {
-        name: _are_in(skeletons, {primary.skeletons[i] for i in split.part(name)})
+        name: _are_in(skeletons, {known[i] for i in split.part(name)})
         for name in ("train", "val", "test")
     }
     kept = np.flatnonzero(~(in_part["val"] | in_part["test"]))
@@ -77,7 +78,7 @@ def drop_overlap(
         n_secondary=len(secondary),
         n_kept=len(kept),
         canonical_duplicates=int(_are_in(secondary.smiles, set(primary.smiles)).sum()),
-        skeleton_duplicates=int(_are_in(skeletons, set(primary.skeletons)).sum()),
+        skeleton_duplicates=int(_are_in(skeletons, set(known)).sum()),
         dropped_val=int((in_part["val"] & ~in_part["test"]).sum()),
         dropped_test=int(in_part["test"].sum()),
         in_train=int(in_part["train"][kept].sum()),

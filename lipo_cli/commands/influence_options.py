@@ -56,7 +56,8 @@ CurvatureRows = Annotated[
     int | None,
     typer.Option(
         "--curvature-rows",
-        help="Measure the curvature on this many train molecules. (default: all)",
+        help="Measure the curvature on this many train molecules. (default: all where "
+        "--table-gib holds their gradients, else 1000)",
         rich_help_panel=PANEL,
     ),
 ]

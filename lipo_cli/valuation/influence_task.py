@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -69,6 +69,15 @@ class Task:
     fold_of: IntArray
     n_folds: int
     by_row: bool = False
+
+    def on_some(self, n_rows: int) -> Task:
+        """Returns the task with the curvature of so many train molecules, drawn at random."""
+        n = len(self.curved)
+        if n_rows >= n:
+            return self
+        rng = np.random.default_rng(self.settings.seed)
+        chosen = np.sort(rng.choice(n, n_rows, replace=False))
+        return replace(self, curved=self.curved.take(chosen))
 
     def fold_weights(self) -> FloatArray:
         """Returns [m, F] what each target row's values count in the parts by fold."""
@@ -156,7 +165,8 @@ class InfluenceResult:
     def how(self) -> str:
         """Returns what solved the system, on what, and how well."""
         return (
-            f"{self.solver} on {self.n_parameters:,} parameters, {self.iterations:,} products, "
+            f"{self.solver} on {self.n_parameters:,} parameters, curvature of "
+            f"{self.n_curvature:,} train molecules, {self.iterations:,} products, "
             f"residual {self.residuals[-1]:.2g}, damping {self.damping:.3g} "
             f"(largest eigenvalue {self.largest:.3g})"
         )

@@ -12,6 +12,7 @@ from lipo_cli.settings import InfluenceSettings
 from lipo_cli.valuation import influence as influence_module
 from lipo_cli.valuation import influence_span
 from lipo_cli.valuation.curvature import RowCurvature
+from lipo_cli.valuation.gradient_span import table_size
 from lipo_cli.valuation.gradients import OutputGradients
 from lipo_cli.valuation.influence import InfluenceResult, Molecules, influence
 from lipo_cli.valuation.solvers import exact
@@ -172,6 +173,32 @@ def test_fewer_curvature_rows_are_drawn_by_the_seed(regressor):
     )
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_where_the_gradients_of_train_need_several_tables_some_rows_stand_for_all(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(influence_module, "CURVATURE_ROWS", 20)
+    regressor = tiny_regressor(tiny_checkpoint(tmp_path), "full")
+    disturb(regressor)
+    gradients = OutputGradients(regressor)
+    enough = 1.01 * table_size(gradients, N + M)
+    whole, part, wanted, asked = (
+        valued(gradients, **settings)
+        for settings in (
+            {"table_gib": enough},
+            {"table_gib": 0.9 * enough},
+            {"table_gib": 0.9 * enough, "curvature_rows": 20},
+            {"table_gib": 0.9 * enough, "curvature_rows": N},
+        )
+    )
+    assert [each.n_curvature for each in (whole, part, wanted, asked)] == [N, 20, 20, N]
+    np.testing.assert_array_equal(part.values, wanted.values)
+    np.testing.assert_allclose(asked.values, whole.values, rtol=1e-3, atol=1e-7)
+    assert "curvature of 20 train molecules" in part.sentence()
+    # A series over batches costs the same for any number of molecules: it takes all.
+    head = OutputGradients(regressor, "output")
+    assert valued(head, solver="cg", damping=0.3, table_gib=1e-9).n_curvature == N
 
 
 def test_the_standard_error_is_that_of_a_mean_over_target_rows(regressor):
