@@ -67,6 +67,7 @@ class GradientTable:
 
     def __init__(self, file: Path, n_rows: int, n_parameters: int) -> None:
         size = 4 * n_rows * n_parameters
+        self._file = file
         try:
             # A sparse file would be made on a full disk too, and writing to it kill the process.
             with file.open("wb") as stream:
@@ -77,7 +78,7 @@ class GradientTable:
                 else:
                     stream.truncate(size)
             shape = (n_rows, n_parameters)
-            self._rows: NDArray[np.float32] = np.memmap(file, np.float32, "r+", shape=shape)
+            self._rows: NDArray[np.float32] = np.memmap(file, np.float32, "r", shape=shape)
         except OSError as error:
             raise ValuationError(
                 f"{size / 2**30:.1f} GiB of gradients cannot be kept: {error.strerror}",
@@ -107,13 +108,17 @@ class GradientTable:
             ValuationError: a gradient is not finite.
         """
         predictions = np.empty(n)
-        for positions, values, gradients in rows:
-            block = gradients.numpy()[:, first_column : first_column + self._rows.shape[1]]
-            # The sum is finite where every number is, and needs no table of its own.
-            if not math.isfinite(block.sum()):
-                raise ValuationError("a gradient is not finite", hint="the model has diverged")
-            self._rows[start + positions.numpy()] = block
-            predictions[positions.numpy()] = values.numpy()
+        # Written, not mapped: a third of the time, for want of a page fault every 4 KiB.
+        with self._file.open("r+b") as stream:
+            for positions, values, gradients in rows:
+                block = gradients.numpy()[:, first_column : first_column + self._rows.shape[1]]
+                # The sum is finite where every number is, and needs no table of its own.
+                if not math.isfinite(block.sum()):
+                    raise ValuationError("a gradient is not finite", hint="the model has diverged")
+                for position, row in zip(positions.tolist(), block, strict=True):
+                    stream.seek((start + position) * self._rows.strides[0])
+                    stream.write(np.asarray(row, np.float32).data)
+                predictions[positions.numpy()] = values.numpy()
         return predictions
 
     def gram(self) -> FloatArray:
