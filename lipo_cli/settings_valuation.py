@@ -52,7 +52,8 @@ class InfluenceSettings(Settings):
     """Parameters that may move: all that were trained, the regression head, its last map."""
     curvature: Literal["gauss-newton", "hessian"] = "gauss-newton"
     solver: Literal["auto", "exact", "cg", "lissa", "ekfac"] = "auto"
-    """`auto`: exact where the gradients' span can be had, else LiSSA over batches. `ekfac`: another
+    """`auto`: exact in the gradients' span where that can be had (of 1,000 train molecules where it
+    is large: `curvature_rows`), else LiSSA over batches. `exact`: of all. `ekfac`: another
     curvature, block-diagonal over linear maps, with nothing to solve (needs `lipo[ekfac]`)."""
     damping: float = Field(default=0.01, gt=0)
     """lambda, as a share of the curvature's largest eigenvalue."""
@@ -60,7 +61,8 @@ class InfluenceSettings(Settings):
     """Relative residual at which a solver stops."""
     curvature_rows: int | None = Field(default=None, ge=2)
     """Measure the curvature on this many train molecules, drawn at random. None: all of them,
-    but 1,000 where the span of the gradients is used and one table does not hold those of train."""
+    but 1,000 where the span of the gradients is used, one table does not hold those of train, and
+    the solver is not `exact`."""
     molecules_per_product: int = Field(default=32, ge=1)
     """Of a stochastic series."""
     table_gib: float = Field(default=6.0, gt=0)

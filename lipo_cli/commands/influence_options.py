@@ -30,8 +30,9 @@ Solver = Annotated[
     Literal["auto", "exact", "cg", "lissa", "ekfac"] | None,
     typer.Option(
         "--solver",
-        help="auto: exact where the gradients fit --table-gib in some parts, else LiSSA over "
-        "batches; ekfac: block-diagonal curvature of linear maps, nothing to solve "
+        help="auto: solved exactly where the gradients fit --table-gib in some parts, else LiSSA "
+        "over batches; exact: that, or an error, the curvature of all train molecules; ekfac: "
+        "block-diagonal curvature of linear maps, nothing to solve "
         "(pip install 'lipo\\[ekfac]'). (default: auto)",
         rich_help_panel=PANEL,
     ),

@@ -29,6 +29,7 @@ STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "grid.alpha": 0.25,
     "legend.frameon": False,
+    "text.parse_math": False,  # a label column may be called "cost_$"
 }
 _DPI = 150
 

@@ -117,6 +117,7 @@ def _fingerprint(
     pool = prepared.require_pool()
     # Rows are named as the file counts them: what decides are the molecules that stand there.
     target = target_of(prepared, valuation.influence) if method == "influence" else None
+    by_ekfac = method == "influence" and valuation.influence.solver == "ekfac"
     return valuation.of(method).fingerprint(
         method=method,
         reference=cell_fingerprint(reference, NO_ROWS, prepared, training),
@@ -124,7 +125,7 @@ def _fingerprint(
         # Tables name rows of the file: the same molecules elsewhere in it are another table.
         rows=rows_digest(pool.rows),
         target=None if target is None else target.fingerprint(),
-        code=code_version(),
+        code=code_version(libraries=("kronfluence",) if by_ekfac else ()),
     )
 
 

@@ -56,7 +56,9 @@ def diagnostics(scored: Scored, label: str) -> Figure:
     """Draws the values' distribution, and the values against model error and similarity."""
     values = scored.table["value"].to_numpy()
     figure, (first, second, third) = new_panels(3, 4.2, 3.8)
-    first.hist(values, bins=min(40, max(10, len(values) // 8)), color=COLOURS[2])
+    wide = np.ptp(values) > 1e-9 * np.abs(values).max()  # else there is no room for bins
+    bins = min(40, max(10, len(values) // 8)) if wide else 1
+    first.hist(values if wide else np.full_like(values, values[0]), bins=bins, color=COLOURS[2])
     first.axvline(0, color="0.4", lw=1)
     first.set_xlabel(VALUE_NAMES[scored.method])
     first.set_ylabel("secondary points")
@@ -66,12 +68,14 @@ def diagnostics(scored: Scored, label: str) -> Figure:
         (second, "model_error", f"|prediction - label| of the model ({label})"),
         (third, "similarity", "highest Tanimoto similarity to train"),
     ):
-        x = scored.points[name].to_numpy()
-        axes.plot(x, values, ".", ms=4, alpha=0.6, color=COLOURS[2])
+        known = scored.points[name].notna().to_numpy()
+        x, y = scored.points[name].to_numpy()[known], values[known]
+        axes.plot(x, y, ".", ms=4, alpha=0.6, color=COLOURS[2])
         axes.axhline(0, color="0.4", lw=1)
         axes.set_xlabel(text)
-        if np.ptp(x) > 0 and np.ptp(values) > 0:
-            axes.set_title(f"Spearman {spearmanr(x, values).statistic:+.2f}", fontsize=9)
+        if np.ptp(x) > 0 and np.ptp(y) > 0:
+            of_some = "" if known.all() else f" ({known.sum():,} of {len(known):,} points)"
+            axes.set_title(f"Spearman {spearmanr(x, y).statistic:+.2f}{of_some}", fontsize=9)
     second.set_ylabel(VALUE_NAMES[scored.method])
     return figure
 

@@ -33,7 +33,8 @@ class Scored:
         reason: Why the sampling stopped, or how the system was solved.
         converged: Whether standard errors, or the residual of a system, became small enough.
         points: What is known of the points beside their values, where they were computed now:
-            `model_error` |prediction - label|, `similarity` highest Tanimoto similarity to train.
+            `model_error` |prediction - label|, `similarity` highest Tanimoto similarity to train
+            (NaN for points of a large pool that were not compared).
         residuals: Of the system that was solved, product by product, where one was.
         by_target: A column of values for each target row that was named, else None.
         leaks: Whether the target was the test split: nothing may be chosen by such values.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +31,11 @@ from lipo_cli.valuation.proxy import (
 )
 from lipo_cli.valuation.selection import LEAKING
 from lipo_cli.valuation.tsds import TsdsResult, ts_dshapley
+
+_POINTS_COMPARED = 1_000
+"""Points whose similarity to train is looked up whatever the sizes are."""
+_PAIRS_COMPARED = 30_000_000
+"""Pairs of a point and a train molecule that are compared: some seconds."""
 
 
 @dataclass(frozen=True)
@@ -110,15 +116,20 @@ class Ground:
         return cls(regressor, prepared, target, rows[2], proxy, listener)
 
     def known_of_points(self) -> pd.DataFrame:
-        """Returns each point's |prediction - label| and its highest similarity to train."""
-        pool = self.prepared.require_pool().examples
-        train = morgan_bits(self.prepared.train.smiles)
-        return pd.DataFrame(
-            {
-                "model_error": np.abs(self.regressor.predict_embedded(self.embedded) - pool.labels),
-                "similarity": highest_tanimoto(morgan_bits(pool.smiles), train),
-            }
+        """Returns each point's |prediction - label| and its highest similarity to train.
+
+        The similarities are for a figure: of a large pool some hundred points stand for all, the
+        others have none (NaN).
+        """
+        pool, train = self.prepared.require_pool().examples, self.prepared.train
+        n_compared = max(_POINTS_COMPARED, _PAIRS_COMPARED // len(train))
+        step = math.ceil(len(pool) / n_compared)
+        similarity = np.full(len(pool), np.nan)
+        similarity[::step] = highest_tanimoto(
+            morgan_bits(pool.smiles[::step]), morgan_bits(train.smiles)
         )
+        error = np.abs(self.regressor.predict_embedded(self.embedded) - pool.labels)
+        return pd.DataFrame({"model_error": error, "similarity": similarity})
 
 
 def value(

@@ -64,8 +64,8 @@ class EkfacResult(InfluenceResult):
             others = ", ".join(f"{count:,} of {kind}" for kind, count in self.left_out)
             text += f" (trained, too, but not counted: {others})"
         return (
-            f"{text}, damping {self.damping:.3g} (largest eigenvalue of EK-FAC's curvature "
-            f"{self.largest:.3g})"
+            f"{text}, {self.curvature_of()}, damping {self.damping:.3g} (largest eigenvalue of "
+            f"EK-FAC's curvature {self.largest:.3g})"
         )
 
 
@@ -155,6 +155,7 @@ def with_ekfac(task: Task, progress: Progress) -> EkfacResult:
         converged=True,
         n_parameters=seen.n_parameters,
         n_curvature=len(task.curved),
+        n_train=task.n_train,
         n_maps=len(seen.maps),
         left_out=tuple(seen.left_out.items()),
     )

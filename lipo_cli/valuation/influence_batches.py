@@ -77,6 +77,7 @@ def over_batches(task: Task, progress: Progress) -> InfluenceResult:
         converged=left <= allowed,
         n_parameters=task.gradients.n_parameters,
         n_curvature=len(task.curved),
+        n_train=task.n_train,
     )
 
 

@@ -117,7 +117,9 @@ def in_their_span(task: Task, progress: Progress) -> InfluenceResult:
         freedom=m - 1,
         n_parameters=task.gradients.n_parameters,
         n_curvature=len(task.curved),
+        n_train=task.n_train,
         by_row=columns if task.by_row else None,
+        halves_agree=_halves_agree(task, curved, b, points, weights, system.damping),
     )
 
 
@@ -153,12 +155,29 @@ def over_a_pool(task: Task, progress: Progress) -> InfluenceResult:
         converged=solution.residual <= task.settings.tolerance,
         n_parameters=task.gradients.n_parameters,
         n_curvature=n,
+        n_train=task.n_train,
     )
 
 
 def _loss_gradients(rows: Tensor, predictions: FloatArray, task: Task) -> Tensor:
     """Returns [m, r] the gradient of each target row's squared error."""
     return 2 * rows * torch.from_numpy(predictions - task.target.labels)[:, None]
+
+
+def _halves_agree(
+    task: Task, curved: Tensor, b: Tensor, points: Tensor, weights: Tensor, damping: float
+) -> float | None:
+    """Returns how alike values by two halves of the curvature's molecules rank.
+
+    A half says less of the curvature than the whole does: the values agree better than this.
+    """
+    if len(curved) >= task.n_train or len(curved) < 4:
+        return None
+    one, other = (
+        (points @ exact(RowCurvature(curved[start::2]), b, damping).x * weights)[:, 0]
+        for start in (0, 1)
+    )
+    return _agreement(one.numpy(), other)
 
 
 def _agreement(values: FloatArray, others: Tensor | None) -> float | None:

@@ -144,7 +144,10 @@ class InfluenceResult:
         freedom: Degrees of freedom of the standard errors: target rows, or folds, less one.
         n_parameters: P.
         n_curvature: Molecules that H was measured on.
+        n_train: Molecules that the model was trained on.
         by_row: [n, m] values by target row, whose mean over rows `values` is, where asked for.
+        halves_agree: Where H was measured on some of train: the rank correlation of the values with
+            H of one half of these molecules and those with H of the other.
     """
 
     values: FloatArray
@@ -160,13 +163,27 @@ class InfluenceResult:
     freedom: int
     n_parameters: int
     n_curvature: int
+    n_train: int
     by_row: FloatArray | None = None
+    halves_agree: float | None = None
+
+    def curvature_of(self) -> str:
+        """Returns which molecules the curvature was measured on."""
+        if self.n_curvature >= self.n_train:
+            return f"curvature of all {self.n_train:,} train molecules"
+        text = f"curvature of {self.n_curvature:,} of {self.n_train:,} train molecules"
+        if self.halves_agree is None:
+            return f"{text}, drawn at random (which the standard errors leave out)"
+        return (
+            f"{text}, drawn at random (which the standard errors leave out; values by the two "
+            f"halves of them rank alike by {self.halves_agree:.2f})"
+        )
 
     def how(self) -> str:
         """Returns what solved the system, on what, and how well."""
         return (
-            f"{self.solver} on {self.n_parameters:,} parameters, curvature of "
-            f"{self.n_curvature:,} train molecules, {self.iterations:,} products, "
+            f"{self.solver} on {self.n_parameters:,} parameters, {self.curvature_of()}, "
+            f"{self.iterations:,} products, "
             f"residual {self.residuals[-1]:.2g}, damping {self.damping:.3g} "
             f"(largest eigenvalue {self.largest:.3g})"
         )

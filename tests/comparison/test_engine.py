@@ -156,20 +156,27 @@ def test_a_failed_cell_does_not_stop_the_rest(
 
 def test_test_labels_decide_nothing(world: World, store: Store, tmp_path: Path) -> None:
     """Whatever the test labels say, values, choices and validation numbers stay."""
-    first = run(world.settings(), store)
+    settings = world.settings(
+        selections=("tsds", "influence", "knn", "loo", "uncertain:top=5"),
+        influence={"part": "head"},
+    )
+    first = run(settings, store)
     prepared = prepare(world.settings().data)
     frame = pd.read_csv(world.primary)
     label = prepared.dataset.primary.label_column
     rows = prepared.dataset.primary.frame["row"].to_numpy()[prepared.split.test]
     frame.loc[rows, label] = 100.0
     frame.to_csv(world.primary, index=False)
-    second = run(world.settings(), open_store(tmp_path / "other"))
+    second = run(settings, open_store(tmp_path / "other"))
     # (A choice of nothing is the control of the same run over again.)
     trained = [cell for cell in second.cells if cell.n_selected or cell.selection == "none"]
-    assert not any(cell.reused for cell in trained)
+    assert any(cell.selection == "influence" for cell in second.cells)
+    assert not any(cell.reused and cell.selection in ("none", "all") for cell in trained)
     assert [c.val_rmse for c in second.cells] == [c.val_rmse for c in first.cells]
     assert [c.test_rmse for c in second.cells] != [c.test_rmse for c in first.cells]
-    pd.testing.assert_frame_equal(first.scored["tsds"].table, second.scored["tsds"].table)
+    assert set(first.scored) == {"tsds", "influence", "knn", "loo", "uncertain"}
+    for method, scored in first.scored.items():
+        pd.testing.assert_frame_equal(scored.table, second.scored[method].table)
 
 
 def test_secondary_molecules_of_validation_and_test_are_not_scored(

@@ -194,8 +194,17 @@ def test_where_the_gradients_of_train_need_several_tables_some_rows_stand_for_al
     )
     assert [each.n_curvature for each in (whole, part, wanted, asked)] == [N, 20, 20, N]
     np.testing.assert_array_equal(part.values, wanted.values)
+    # Half of the molecules: larger values (fewer directions are measured), much the same order.
+    assert spearmanr(part.values, whole.values).statistic > 0.85
+    assert 1 < np.std(part.values) / np.std(whole.values) < 1.6
+    assert part.halves_agree == pytest.approx(0.9, abs=0.1)
+    assert (whole.halves_agree, asked.halves_agree) == (None, None)
     np.testing.assert_allclose(asked.values, whole.values, rtol=1e-3, atol=1e-7)
-    assert "curvature of 20 train molecules" in part.sentence()
+    assert f"curvature of 20 of {N} train molecules" in part.sentence()
+    assert f"curvature of all {N} train molecules" in whole.sentence()
+    # Who asks for the exact solver by name gets all of them.
+    exact = valued(gradients, table_gib=0.9 * enough, solver="exact")
+    np.testing.assert_allclose(exact.values, whole.values, rtol=1e-3, atol=1e-7)
     # A series over batches costs the same for any number of molecules: it takes all.
     head = OutputGradients(regressor, "output")
     assert valued(head, solver="cg", damping=0.3, table_gib=1e-9).n_curvature == N
@@ -308,6 +317,7 @@ def test_values_of_pure_noise_are_said_not_to_differ_from_zero(n_folds):
             freedom=n_folds - 1,
             n_parameters=1,
             n_curvature=1,
+            n_train=1,
         )
         sentence = found.sentence()
         told.append(int(sentence.split(" of 300 values")[0].rsplit(" ", 1)[1]))
