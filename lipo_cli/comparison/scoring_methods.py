@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+import psutil
 
 from lipo_cli.chem.fingerprints import highest_tanimoto, morgan_bits
 from lipo_cli.comparison.influence_scoring import (
@@ -17,6 +18,7 @@ from lipo_cli.comparison.influence_scoring import (
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.targets import Target, target_of
 from lipo_cli.comparison.uncertain import spread_values
+from lipo_cli.errors import ValuationError
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress
 from lipo_cli.settings import ScoringMethod, TrainingSettings, ValuationSettings
@@ -36,6 +38,8 @@ _POINTS_COMPARED = 1_000
 """Points whose similarity to train is looked up whatever the sizes are."""
 _PAIRS_COMPARED = 30_000_000
 """Pairs of a point and a train molecule that are compared: some seconds."""
+_CURVE_BYTES = 46
+"""Memory of the removal curve for each pair of a point and a validation row (measured)."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +98,14 @@ class Ground:
 
         Raises:
             DataError: there is no pool, or a named target row is not in its split.
+            ValuationError: the removal curve would not fit into memory.
         """
         target = target_of(prepared, settings.influence) if method == "influence" else None
         pool = prepared.require_pool().examples
         train, validation = prepared.train, prepared.validation
         if target is not None:
             validation = validation.take(target.judged)
+        _check_room(len(pool), len(validation))
         sets = (train, validation, pool)
         listener.start("embedding", sum(len(part) for part in sets), "molecules")
         rows = [regressor.embed(part.smiles, progress=listener) for part in sets]
@@ -130,6 +136,24 @@ class Ground:
         )
         error = np.abs(self.regressor.predict_embedded(self.embedded) - pool.labels)
         return pd.DataFrame({"model_error": error, "similarity": similarity})
+
+
+def _check_room(n_points: int, n_judging: int) -> None:
+    """Checks that the removal curve, [points, rows that judge] some times over, has room.
+
+    Raises:
+        ValuationError: it needs more memory than there is.
+    """
+    needed = _CURVE_BYTES * n_points * n_judging
+    there = psutil.virtual_memory().total
+    if needed > there:
+        raise ValuationError(
+            f"the removal curve of {n_points:,} points on {n_judging:,} validation molecules takes "
+            f"about {needed / 2**30:,.0f} GiB of memory, and this machine has "
+            f"{there / 2**30:,.0f}",
+            where="the secondary set",
+            hint="take a part of it, or a smaller validation split (--fractions)",
+        )
 
 
 def value(

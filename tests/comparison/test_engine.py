@@ -157,8 +157,10 @@ def test_a_failed_cell_does_not_stop_the_rest(
 def test_test_labels_decide_nothing(world: World, store: Store, tmp_path: Path) -> None:
     """Whatever the test labels say, values, choices and validation numbers stay."""
     settings = world.settings(
-        selections=("tsds", "influence", "knn", "loo", "uncertain:top=5"),
+        selections=("none", "all", "tsds", "influence", "knn", "loo", "uncertain:top=5"),
+        controls=False,
         influence={"part": "head"},
+        training={"epochs": 1},
     )
     first = run(settings, store)
     prepared = prepare(world.settings().data)
