@@ -64,12 +64,6 @@ def numbers(result: dict) -> list[list]:
     return [[cell[name] for name in NUMBERS] for cell in result["cells"]]
 
 
-def finished_cells(bench: Bench, store: str) -> dict[str, str]:
-    """Returns run id by fingerprint of the cells that are finished."""
-    runs = find_runs(open_store(bench.folder / store), "lipo-compare", "tags.`lipo.kind` = 'cell'")
-    return {r.tags["lipo.fingerprint"]: r.run_id for r in runs if r.status == "FINISHED"}
-
-
 def kill_after(bench: Bench, store: str, n_cells: int, how: signal.Signals) -> int:
     """Starts the comparison, kills it in the cell after the nth, returns its exit code."""
     log = bench.folder / f"{store}.log"
@@ -98,23 +92,6 @@ def test_the_json_has_what_is_documented(whole: dict) -> None:
     assert all(documented <= cell.keys() for cell in whole["cells"])
     assert len(whole["cells"]) == 8
     assert {"model", "version", "run_id"} <= whole["champion"].keys()
-
-
-def test_killed_with_9_it_goes_on_and_ends_with_the_same_table(bench: Bench, whole: dict) -> None:
-    assert kill_after(bench, "killed", 2, signal.SIGKILL) == -signal.SIGKILL
-    before = finished_cells(bench, "killed")
-    assert 2 <= len(before) < 8
-    assert find_stale(open_store(bench.folder / "killed"))
-    repair = [sys.executable, "-m", "lipo_cli", "doctor", "--repair", "--store", "killed"]
-    subprocess.run(repair, cwd=bench.folder, capture_output=True, check=True)
-    assert not find_stale(open_store(bench.folder / "killed"))
-    resumed = bench.run("killed")
-    assert numbers(resumed) == numbers(whole)
-    after = finished_cells(bench, "killed")
-    assert before.items() <= after.items(), "a finished cell was computed again"
-    assert len(after) == 8
-    states = {run.status for run in find_runs(open_store(bench.folder / "killed"), "lipo-compare")}
-    assert states == {"FINISHED"}
 
 
 def test_killed_with_9_the_same_command_needs_no_repair(bench: Bench, whole: dict) -> None:
