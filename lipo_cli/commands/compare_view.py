@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 from rich.console import Console, Group
@@ -23,6 +23,11 @@ from lipo_cli.comparison.tuning_trial import TrialResult
 _STYLES = {"waiting": "dim", "training": "bold cyan", "found": "green", "done": "green"}
 
 
+PLAIN_EVERY_S = 30.0
+"""Between lines about a task, where stderr is no terminal."""
+_AT_THE_START_S = 0.02
+
+
 @dataclass
 class _Row:
     cell: Cell
@@ -38,9 +43,11 @@ class _Task:
     name: str
     total: int | None
     unit: str
+    begun: float
     done: int = 0
-    begun: float = field(default_factory=time.monotonic)
     shown: str = ""
+    found: int = 0
+    """Of `done`, what an earlier run had done: it says nothing of the rate."""
 
 
 class CompareView:
@@ -57,6 +64,7 @@ class CompareView:
         self._rows: dict[Cell, _Row] = {}
         self._expected = 0
         self._tasks: list[_Task] = []
+        self._last_line = time.monotonic()
         self._epoch_seconds: list[float] = []
         self._live = (
             Live(console=console, refresh_per_second=4, get_renderable=self._draw, transient=True)
@@ -137,16 +145,21 @@ class CompareView:
 
     def start(self, name: str, total: int | None, unit: str) -> None:
         """Opens a task below the table."""
-        self._tasks.append(_Task(name, total, unit))
+        self._tasks.append(_Task(name, total, unit, time.monotonic()))
 
     def advance(self, n: int = 1, **fields: float | int | str) -> None:
         """Reports units of the innermost task."""
         if self._tasks:
             task = self._tasks[-1]
+            if task.done == 0 and time.monotonic() - task.begun < _AT_THE_START_S:
+                task.found = n
             task.done += n
             task.shown = "  ".join(
                 f"{k} {v:.3g}" if isinstance(v, float) else f"{k} {v}" for k, v in fields.items()
             )
+            if self._live is None and time.monotonic() - self._last_line > PLAIN_EVERY_S:
+                self._last_line = time.monotonic()
+                say(_describe(task))
 
     def finish(self) -> None:
         """Closes the innermost task."""
@@ -195,9 +208,14 @@ class CompareView:
 
 def _describe(task: _Task) -> str:
     elapsed = time.monotonic() - task.begun
-    rate = f", {task.done / elapsed:,.1f} {task.unit}/s" if task.done and elapsed > 0 else ""
+    new = task.done - task.found
+    known = new > 0 and elapsed > 0
+    rate = f", {new / elapsed:,.1f} {task.unit}/s" if known else ""
     total = f"/{task.total:,}" if task.total else ""
-    return f"{task.name}: {task.done:,}{total} {task.unit}{rate}  {task.shown}"
+    left = ""
+    if known and task.total:
+        left = f", {_clock(elapsed * max(0, task.total - task.done) / new)} left"
+    return f"{task.name}: {task.done:,}{total} {task.unit}{rate}{left}  {task.shown}".rstrip()
 
 
 def _trial_line(cell: Cell, trial: TrialResult, over: Sequence[TrialResult], n: int) -> str:
