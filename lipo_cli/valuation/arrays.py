@@ -11,6 +11,7 @@ from lipo_cli.errors import ValuationError
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
 
 def finite_vector(name: str, content: ArrayLike, length: int | None = None) -> FloatArray:

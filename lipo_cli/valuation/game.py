@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from lipo_cli.valuation.arrays import FloatArray, IntArray
+from lipo_cli.valuation.arrays import BoolArray, FloatArray, IntArray
 
 
 class Game(Protocol):
@@ -36,5 +36,8 @@ class RowGame(Game, Protocol):
     def fold_of(self) -> IntArray:
         """[m] the fold of each validation row."""
 
-    def squared_errors(self, permutation: IntArray) -> FloatArray:
-        """Returns [k+1, m]: the squared error of each row after 0, 1, ..., k players."""
+    def squared_errors(self, permutation: IntArray, rows: BoolArray | None = None) -> FloatArray:
+        """Returns [k+1, m]: the squared error of each row after 0, 1, ..., k players.
+
+        `rows` [m] says which rows are wanted, None: all.
+        """

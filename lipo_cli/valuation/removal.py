@@ -128,7 +128,7 @@ def cross_fitted_curve(game: RowGame, fold_values: FloatArray) -> pd.DataFrame:
     for fold in range(n_folds):
         others = np.delete(fold_values, fold, axis=1).sum(axis=1)
         held_out = game.fold_of == fold
-        squares[:, held_out] = game.squared_errors(order_best_first(others))[:, held_out]
+        squares[:, held_out] = game.squared_errors(order_best_first(others), held_out)
     return curve_of(squares)
 
 
@@ -156,15 +156,17 @@ def nested_gains(game: RowGame, fold_values: FloatArray) -> tuple[FloatArray, Fl
     inner = np.zeros((n + 1, n_folds))
     for first, second in combinations(range(n_folds), 2):
         others = total - fold_values[:, first] - fold_values[:, second]
-        squares = game.squared_errors(order_best_first(others))
-        inner[:, first] += squares[:, game.fold_of == second].sum(axis=1)
-        inner[:, second] += squares[:, game.fold_of == first].sum(axis=1)
+        of_both = (game.fold_of == first) | (game.fold_of == second)
+        squares = game.squared_errors(order_best_first(others), of_both)
+        of_first = game.fold_of[of_both] == first
+        inner[:, first] += squares[:, ~of_first].sum(axis=1)
+        inner[:, second] += squares[:, of_first].sum(axis=1)
     over_all, over_none = np.empty((2, len(game.fold_of)))
     for fold in range(n_folds):
         held_out = game.fold_of == fold
         n_kept = _most_at_peak(-inner[:, fold])
         order = order_best_first(total - fold_values[:, fold])
-        squares = game.squared_errors(order)[:, held_out]
+        squares = game.squared_errors(order, held_out)
         over_all[held_out] = squares[n] - squares[n_kept]
         over_none[held_out] = squares[0] - squares[n_kept]
     return over_all, over_none

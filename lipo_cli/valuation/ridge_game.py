@@ -31,6 +31,7 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from lipo_cli.errors import ValuationError
 from lipo_cli.valuation.arrays import (
+    BoolArray,
     FloatArray,
     IntArray,
     distinct_positions,
@@ -80,7 +81,7 @@ class RidgeGame:
         self._fold_of = (np.random.default_rng(seed).permutation(m) % n_folds).astype(np.int64)
         self._fold_weights = np.zeros((m, n_folds))
         self._fold_weights[np.arange(m), self._fold_of] = 1.0 / m
-        self._squares = np.empty((n + 1, m))
+        self._squares = np.empty((n + 1, m))  # of `marginals`; untouched, it takes no memory
         self._conditioned = _conditioned_on_base(data, self.ridge)
         self._path = make_path(*self._conditioned)
 
@@ -185,13 +186,24 @@ class RidgeGame:
         sums = self._squared(permutation) @ self._fold_weights
         return np.asarray(sums[:-1] - sums[1:])
 
-    def squared_errors(self, permutation: Sequence[int] | IntArray) -> FloatArray:
+    def squared_errors(
+        self, permutation: Sequence[int] | IntArray, rows: BoolArray | None = None
+    ) -> FloatArray:
         """Returns [k+1, m] squared validation errors after the first 0, 1, ..., k players.
+
+        Args:
+            permutation: [k] distinct players.
+            rows: [m] which validation rows are wanted; None: all of them. Of a large pool a copy
+                of all would be the half of the memory.
 
         Raises:
             ValuationError: a player is unknown or named twice.
         """
-        return self._squared(permutation).copy()
+        errors = self._path.errors(distinct_positions(permutation, self.n_players))
+        if rows is None:
+            return np.asarray(np.square(errors))
+        wanted = errors[:, rows]
+        return np.asarray(np.square(wanted, out=wanted))
 
     def leave_one_out(self) -> FloatArray:
         """Returns [m, n]: how much row v's squared error grows without player i, in closed form.

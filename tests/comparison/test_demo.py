@@ -7,7 +7,7 @@ from sklearn.metrics import roc_auc_score
 
 from lipo_cli.comparison.engine import compare
 from lipo_cli.comparison.prepare import prepare
-from lipo_cli.settings import CompareSettings, DataSettings
+from lipo_cli.settings import ComparedTraining, CompareSettings, DataSettings
 from lipo_cli.tracking.ledger import MlflowLedger
 from lipo_cli.tracking.store import Store
 from tests.comparison.conftest import Listener
@@ -22,6 +22,7 @@ def test_tsds_tells_wrong_labels_and_beats_taking_all(store: Store) -> None:
         selections=("tsds", "all"),
         peft=("lora",),
         controls=False,
+        training=ComparedTraining(epochs=2),  # enough for the values; the five of the job, slower
     )
     prepared = prepare(settings.data)
     result = compare(settings, prepared, MlflowLedger(store, "demo"), Listener())

@@ -10,7 +10,7 @@ import pytest
 
 from lipo_cli.errors import ValuationError
 from lipo_cli.settings import TsdsSettings
-from lipo_cli.valuation.arrays import FloatArray, IntArray
+from lipo_cli.valuation.arrays import BoolArray, FloatArray, IntArray
 from lipo_cli.valuation.removal import (
     CURVE_COLUMNS,
     cross_fitted_curve,
@@ -39,9 +39,10 @@ class HarmGame:
     def fold_of(self) -> IntArray:
         return np.arange(self.harms.shape[1]) % self.n_folds
 
-    def squared_errors(self, permutation: IntArray) -> FloatArray:
+    def squared_errors(self, permutation: IntArray, rows: BoolArray | None = None) -> FloatArray:
         start = np.full((1, self.harms.shape[1]), 50.0)
-        return np.cumsum(np.vstack([start, self.harms[permutation]]), axis=0)
+        squares = np.cumsum(np.vstack([start, self.harms[permutation]]), axis=0)
+        return squares if rows is None else squares[:, rows]
 
     def marginals(self, permutation: IntArray) -> FloatArray:
         in_fold = np.eye(self.n_folds)[self.fold_of] / self.harms.shape[1]
