@@ -30,6 +30,7 @@ from lipo_cli.commands.console import RichProgress
 from lipo_cli.comparison.prepare import Prepared, prepare
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import (
+    PEFT_METHODS,
     DataSettings,
     InfluenceSettings,
     Peft,
@@ -59,7 +60,7 @@ def reference(text: str, prepared: Prepared, arguments: argparse.Namespace) -> R
     if folder:
         return Regressor.load(folder)
     settings = {"model": arguments.model, "epochs": arguments.epochs}
-    peft: Peft = method  # type: ignore[assignment]  # refused below where it is none
+    peft: Peft = method  # type: ignore[assignment]  # `parse` refuses what is none
     regressor = Regressor.from_base(peft, build(TrainingSettings, settings), 0)
     with RichProgress() as progress:
         fit(regressor, prepared.train, prepared.validation, seed=0, progress=progress)
@@ -142,6 +143,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--table-gib", type=float, default=6.0)
     add_output_options(parser)
     arguments = parser.parse_args(argv)
+    for text in arguments.peft:
+        if text.partition("=")[0] not in PEFT_METHODS:
+            parser.error(f"--peft {text}: no method; one of {', '.join(PEFT_METHODS)}")
     if arguments.quick:
         arguments.epochs, arguments.draws = 1, 2
         arguments.peft, arguments.rows = ["lora"], [20]
@@ -171,10 +175,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for text in arguments.peft:
         regressor = reference(text, prepared, arguments)
         numbers = sorted({*(n for n in arguments.rows if n < n_train), n_train})
-        found = [measure(regressor, prepared, n, arguments) for n in reversed(numbers)]
-        method = text.partition("=")[0]
-        for measured in reversed(found):
-            lines.append(row(method, measured, found[0].draws[0]))
+        found = [measure(regressor, prepared, n, arguments) for n in numbers]
+        method, (truth,) = text.partition("=")[0], found[-1].draws
+        for measured in found:
+            lines.append(row(method, measured, truth))
             print(lines[-1], file=sys.stderr)
     command = ["--peft", *(text.partition("=")[0] for text in arguments.peft), "--rows"]
     command += [*map(str, arguments.rows), "--draws", str(arguments.draws)]

@@ -34,4 +34,7 @@ def test_all_rows_are_the_truth_and_some_are_near(
     lowest = float(some[3].split(" to ")[0])
     assert 0.3 < lowest < 1  # of a random model of some thousand parameters
     assert 0 < float(some[8].split(" to ")[0]) < 5
+    with pytest.raises(SystemExit):
+        main(["--peft", "lorra", "--dry"])  # the model would be fitted by another method
+    assert "--peft lorra: no method" in capsys.readouterr().err
     assert "curvature-rows:begin" in (tmp_path / "page.md").read_text(encoding="utf-8")

@@ -183,7 +183,10 @@ class RidgeGame:
         Raises:
             ValuationError: a player is unknown or named twice.
         """
-        sums = self._squared(permutation) @ self._fold_weights
+        order = distinct_positions(permutation, self.n_players)
+        squares = self._squares[: len(order) + 1]
+        np.square(self._path.errors(order), out=squares)
+        sums = squares @ self._fold_weights
         return np.asarray(sums[:-1] - sums[1:])
 
     def squared_errors(
@@ -238,12 +241,6 @@ class RidgeGame:
         labels = np.concatenate([data.base_y, data.players_y[players], np.zeros(d)])
         weights = np.linalg.lstsq(rows, labels, rcond=None)[0]
         return -float(np.mean((data.val_y - data.val_z @ weights) ** 2))
-
-    def _squared(self, permutation: Sequence[int] | IntArray) -> FloatArray:
-        order = distinct_positions(permutation, self.n_players)
-        squares = self._squares[: len(order) + 1]
-        np.square(self._path.errors(order), out=squares)
-        return squares
 
 
 def _checked(

@@ -15,11 +15,15 @@ class Clock:
         return self.now
 
 
-def test_long_tasks_say_how_far_they_are(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    clock = Clock()
-    monkeypatch.setattr(compare_view.time, "monotonic", clock.monotonic)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The view's clock, which the test moves."""
+    found = Clock()
+    monkeypatch.setattr(compare_view.time, "monotonic", found.monotonic)
+    return found
+
+
+def test_long_tasks_say_how_far_they_are(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     with CompareView(5) as view:
         view.start("embedding", 1_000, "molecules")
         for clock.now in range(10, 101, 10):
@@ -34,10 +38,8 @@ def test_long_tasks_say_how_far_they_are(
 
 
 def test_what_an_earlier_run_did_is_not_in_the_rate(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clock = Clock()
-    monkeypatch.setattr(compare_view.time, "monotonic", clock.monotonic)
     with CompareView(5) as view:
         view.start("lora", 100, "batches")
         view.advance(60, epoch=3)
