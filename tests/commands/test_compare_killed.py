@@ -125,8 +125,10 @@ def test_killed_five_times_at_random_it_ends_with_the_same_table(tmp_path: Path)
         now = _finished(grid.cells("killed"))
         assert finished.items() <= now.items(), "a finished run was computed again"
         finished = now
+    assert find_stale(open_store(grid.folder / "killed"))
     repair = [sys.executable, "-m", "lipo_cli", "doctor", "--repair", "--store", "killed"]
     subprocess.run(repair, cwd=grid.folder, capture_output=True, check=True)
+    assert not find_stale(open_store(grid.folder / "killed"))
     assert "RUNNING" not in {run.info.status for run in grid.cells("killed")}
     resumed = grid.run("killed")
     assert _table(resumed) == _table(whole)
