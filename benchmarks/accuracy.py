@@ -23,6 +23,7 @@ import argparse
 import os
 import platform
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -149,11 +150,15 @@ def report(
 
 
 def _others(runs: Sequence[Run]) -> str:
-    """Says how many of our runs were made by other code than today's."""
+    """Says how many of our runs were made by other code than today's, or on a GPU."""
     from lipo_cli.comparison.ledger import code_version
 
-    other = sum(run.method != PEER and run.about.get("code") != code_version() for run in runs)
-    return f", {other} of ours by an earlier version of the code" if other else ""
+    ours = [run for run in runs if run.method != PEER]
+    other = sum(run.about.get("code") != code_version() for run in ours)
+    said = f", {other} of ours by an earlier version of the code" if other else ""
+    on_gpu = Counter(run.about.get("device", "cpu") for run in ours)
+    del on_gpu["cpu"]
+    return said + "".join(f", {n} on one {name} in bf16" for name, n in sorted(on_gpu.items()))
 
 
 def _said_of(peer: Chemprop | None) -> list[str]:

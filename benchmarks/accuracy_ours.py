@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import torch
 from kept_runs import KERNEL, Run, Shelf, key_of
 from split_files import SplitFile
 
@@ -102,8 +103,10 @@ def _content(settings: TrainingSettings) -> dict[str, Any]:
 
 
 def _made_by(regressor: Regressor) -> dict[str, str]:
-    """Returns the code and the precision of a run: a report says where they are not today's."""
+    """Returns the code, precision and device of a run: a report says where they are not its own."""
     precision = regressor.settings.precision
     if precision == "auto":
         precision = "bf16" if has_bf16(regressor.device) else "float32"
-    return {"code": code_version(), "precision": precision}
+    device = regressor.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    return {"code": code_version(), "precision": precision, "device": name}

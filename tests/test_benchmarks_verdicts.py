@@ -25,7 +25,7 @@ def test_with_nothing_to_find_the_pool_is_a_copy_of_train_rows(tmp_path: Path) -
     sizes = [len(prepared.split.part(part)) for part in ("train", "val", "test")]
     assert sizes == [verdicts.N_TRAIN, verdicts.N_VAL, verdicts.N_TEST]
     pool = prepared.require_pool().examples
-    assert len(pool) == verdicts.N_POOL
+    assert len(pool) == verdicts.N_COPIES
     train = set(zip(prepared.train.smiles, prepared.train.labels, strict=True))
     assert set(zip(pool.smiles, pool.labels, strict=True)) <= train
 

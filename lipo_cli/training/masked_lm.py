@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +17,22 @@ from lipo_cli.training.corpus import Corpus
 from lipo_cli.training.masking import IGNORED, MaskedBatch, MaskingSpec
 
 
+def on_device(array: NDArray[Any], device: torch.device) -> Tensor:
+    """Returns an array as a tensor of the device, without waiting for what a GPU is at."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        # From memory that may be paged out, the copy waits for the step before it to end.
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def encode(
     model: MolformerForMaskedLM, batch: MaskedBatch, device: torch.device
 ) -> BaseModelOutputWithPooling:
     """Returns the encoder's output for a batch, padding masked."""
-    ids = torch.from_numpy(batch.input_ids).to(device)
+    ids = on_device(batch.input_ids, device)
     places = torch.arange(ids.shape[1], device=device)
-    mask = (places < torch.from_numpy(batch.lengths).to(device)[:, None]).to(torch.int64)
+    mask = (places < on_device(batch.lengths, device)[:, None]).to(torch.int64)
     encoded: BaseModelOutputWithPooling = model.molformer(ids, mask)
     return encoded
 
@@ -38,8 +48,7 @@ def token_loss(
 
     The LM head sees a fixed number of places per batch shape, and never the whole batch.
     """
-    slots = torch.from_numpy(batch.slots).to(device)
-    labels = torch.from_numpy(batch.labels).to(device)
+    slots, labels = on_device(batch.slots, device), on_device(batch.labels, device)
     with autocast(device, precision):
         logits = model.lm_head(hidden.flatten(0, 1).index_select(0, slots))
     loss = nn.functional.cross_entropy(

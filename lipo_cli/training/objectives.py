@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lipo_cli.model.modeling import MolformerForMaskedLM
 from lipo_cli.model.precision import autocast
 from lipo_cli.training.descriptor_targets import DescriptorTargets
-from lipo_cli.training.masked_lm import encode, token_loss
+from lipo_cli.training.masked_lm import encode, on_device, token_loss
 from lipo_cli.training.masking import MaskedBatch
 
 _RIDGE = 1e-3
@@ -115,8 +115,8 @@ class Objective:
             finite = np.isfinite(aimed)
             n_descriptors = int(finite.sum())
             predicted = self.head(encoded.pooler_output.float())
-            aim = torch.from_numpy(np.where(finite, aimed, 0)).to(self._device)
-            known = torch.from_numpy(finite).to(self._device)
+            aim = on_device(np.where(finite, aimed, 0), self._device)
+            known = on_device(finite, self._device)
             errors = nn.functional.smooth_l1_loss(predicted, aim, reduction="none")
             descriptors = (errors * known).sum()
         return Sums(tokens, n_right, n_tokens, descriptors, n_descriptors)
@@ -162,9 +162,11 @@ class Objective:
         features, aimed = self._pooled(model, clean)
         errors = np.abs(self.head(features).double().cpu().numpy() - aimed)
         loss = float(np.nanmean(np.where(errors < 1, errors**2 / 2, errors - 0.5)))
+        aimed = aimed.astype(np.float64)
         spread = np.nansum((aimed - np.nanmean(aimed, axis=0)) ** 2, axis=0)
         r2 = np.full(aimed.shape[1], np.nan)
-        varies = spread > 1e-9
+        # Asked of the values: a group that no held-out molecule has leaves a spread by rounding.
+        varies = np.fmin.reduce(aimed) < np.fmax.reduce(aimed)
         r2[varies] = 1 - np.nansum(errors**2, axis=0)[varies] / spread[varies]
         return loss, r2
 

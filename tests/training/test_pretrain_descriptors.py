@@ -115,6 +115,21 @@ def test_descriptors_that_are_unknown_weigh_nothing(tiny: Path, tmp_path: Path) 
     assert np.isfinite(part.descriptor_scores(model, [batch])[0])
 
 
+def test_a_descriptor_that_no_held_out_molecule_shows_has_no_r2(tiny: Path, tmp_path: Path) -> None:
+    smiles = regular_molecules(60)
+    known = targets_of(smiles, tmp_path, 60)
+    values = np.array(known.values)
+    # Standardised, a count that is zero throughout is a number whose float32 mean is another.
+    values[:, 5] = known.mean[5] - 0.7123 * known.scale[5]
+    targets = DescriptorTargets(values, known.mean, known.scale)
+    model = load_model(MolformerForMaskedLM, resolve_base(str(tiny))).eval()
+    objective = objective_of(model, targets)
+    _, r2 = objective.descriptor_scores(model, batches_of(tiny, smiles, clean=1.0) * 50)
+    assert np.isnan(r2[5])
+    assert np.isfinite(r2).any()
+    assert np.nanmin(r2) > -1e6
+
+
 def test_head_starts_at_the_least_squares_solution(tiny: Path, tmp_path: Path) -> None:
     smiles = regular_molecules(200)
     targets = targets_of(smiles, tmp_path, 200)
