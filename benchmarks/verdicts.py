@@ -4,8 +4,8 @@ Coverage: simulated test RMSEs, arms x seeds x molecules, where the truth is kno
 beside Student's t over the seeds and a bootstrap over seeds and molecules.
 
 Null: whole comparisons of a tiny model whose secondary set is a random copy of train rows, a tenth
-of them as in the real data, so that there is nothing to find. Every significant verdict is a false
-one, as long as training has converged: of a model that has not, more rows are more steps, and help.
+of them as in the real data, so that there is nothing to find. Every significant verdict is a
+false one. All models take equal steps: where training has not converged, more of them help.
 
 Planted: the same with new molecules, half of whose labels are shuffled: TS-DShapley's choice must
 beat the control `all`.
@@ -171,6 +171,7 @@ def comparisons(
                     "model": str(model),
                     "epochs": arguments.epochs,
                     "learning_rate": arguments.learning_rate,
+                    "equal_steps": True,
                 },
                 "selections": ("tsds",)
                 if planted
@@ -230,7 +231,8 @@ def whole_comparisons(arguments: argparse.Namespace) -> list[str]:
         "",
         f"Each on {N_TRAIN} train, {N_VAL} validation and {N_TEST} test molecules of the demo set,",
         f"a pool of {N_COPIES} copies or of {N_POOL} others, a model of 0.1 million parameters, "
-        f"{arguments.epochs} epochs, learning rate {arguments.learning_rate:g}.",
+        f"{arguments.epochs} epochs of {N_TRAIN} rows (`--equal-steps`), "
+        f"learning rate {arguments.learning_rate:g}.",
     ]
 
 

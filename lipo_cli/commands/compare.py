@@ -58,6 +58,7 @@ def compare(
     batch_size: tune.BatchSize = None,
     learning_rate: tune.LearningRate = None,
     patience: tune.Patience = None,
+    equal_steps: tune.EqualSteps = None,
     randomise: tune.Randomise = None,
     averaging: tune.Averaging = None,
     tta: tune.Tta = None,

@@ -76,6 +76,7 @@ def finetune(
     batch_size: tune.BatchSize = None,
     learning_rate: tune.LearningRate = None,
     patience: tune.Patience = None,
+    equal_steps: tune.EqualSteps = None,
     randomise: tune.Randomise = None,
     averaging: tune.Averaging = None,
     tta: tune.Tta = None,

@@ -41,6 +41,15 @@ Patience = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+EqualSteps = Annotated[
+    bool | None,
+    typer.Option(
+        "--equal-steps/--no-equal-steps",
+        help="An epoch takes as many rows as primary train has, drawn anew from all that is "
+        "trained on: more data do not train longer. (default: an epoch is all rows)",
+        rich_help_panel=_PANEL,
+    ),
+]
 Randomise = Annotated[
     float | None,
     typer.Option(

@@ -61,7 +61,8 @@ class Costs:
     def training_seconds(self, peft: Peft, n_selected: float) -> float:
         """Returns the seconds of one cell of a method with so many points added."""
         prepared, split = self.prepared, self.prepared.split
-        per_epoch = len(prepared.train) + n_selected + _FORWARD * len(split.val)
+        added = 0 if self.training.equal_steps else n_selected
+        per_epoch = len(prepared.train) + added + _FORWARD * len(split.val)
         measured = _FORWARD * (len(split.val) + len(split.test)) * self.training.tta
         return _SECONDS_PER_CELL + (self.training.epochs * per_epoch + measured) / self._rate(peft)
 

@@ -151,6 +151,11 @@ def cell_settings(cell: Cell, prepared: Prepared, training: TrainingSettings) ->
     )
 
 
+def epoch_size(prepared: Prepared, training: TrainingSettings) -> int | None:
+    """Returns the rows of an epoch where all models are to take equal steps, else None."""
+    return len(prepared.train) if training.equal_steps else None
+
+
 def training_examples(prepared: Prepared, rows: NDArray[np.int64]) -> Examples:
     """Returns primary train, joined by the points at these positions of the pool."""
     if len(rows) == 0:
@@ -208,6 +213,7 @@ def run_cell(
             train,
             prepared.validation,
             seed=cell.seed,
+            epoch_size=epoch_size(prepared, training),
             progress=progress,
             resume_file=state,
             on_epoch=on_epoch,

@@ -71,7 +71,8 @@ def estimate(plan: Plan, prepared: Prepared, training: TrainingSettings) -> Esti
     n_pool = len(prepared.pool) if prepared.pool is not None else 0
     n_cells = plan.n_expected(n_pool)
     # Half of the pool is what a selection takes on average; the controls take none and all.
-    molecules = len(prepared.train) + n_pool / 2 + len(prepared.validation) / 3
+    added = 0 if training.equal_steps else n_pool / 2
+    molecules = len(prepared.train) + added + len(prepared.validation) / 3
     per_method = n_cells / len(plan.peft)
     seconds = sum(per_method * training.epochs * molecules / rate for rate in rates.values())
     return Estimate(n_cells, rates, seconds)

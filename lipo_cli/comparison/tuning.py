@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from lipo_cli.comparison.cells import (
     cell_settings,
     effective,
+    epoch_size,
     log_inputs,
     training_examples,
 )
@@ -214,6 +215,7 @@ def _run_trial(job: _Job, name: str, study: OpenStudy, trial: Trial) -> None:
                 training_examples(job.prepared, job.rows),
                 job.prepared.validation,
                 seed=job.cell.seed,
+                epoch_size=epoch_size(job.prepared, training),
                 progress=job.view,
                 on_epoch=on_epoch,
             ).best_val_rmse

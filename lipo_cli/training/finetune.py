@@ -89,6 +89,7 @@ class _Run:
     train: Examples
     validation: Examples
     seed: int
+    n_rows: int
     optimizer: torch.optim.Optimizer
     schedule: torch.optim.lr_scheduler.LambdaLR
     average: WeightAverage
@@ -112,6 +113,7 @@ def fit(
     validation: Examples,
     *,
     seed: int,
+    epoch_size: int | None = None,
     progress: Progress | None = None,
     resume_file: Path | None = None,
     on_epoch: Callable[[dict[str, float]], None] | None = None,
@@ -123,6 +125,7 @@ def fit(
         train: Training molecules; their labels set the label scale.
         validation: Molecules that choose the epoch.
         seed: Decides batches, random SMILES and dropout.
+        epoch_size: Rows of an epoch, drawn anew in each where there are more; None: all.
         progress: Told of every batch.
         resume_file: Where the state is kept after every epoch, and looked for at the start.
         on_epoch: Called with each row of the history; it may raise to stop the run.
@@ -139,12 +142,12 @@ def fit(
     listener = progress or SilentProgress()
     if regressor.settings.standardise:
         regressor.set_label_scale(train.labels)
-    run = _prepare(regressor, train, validation, seed)
+    run = _prepare(regressor, train, validation, seed, epoch_size)
     run.state.key = _key(run)
     if resume_file is not None and (found := read_state(resume_file, run.state.key)) is not None:
         _restore(run, found)
     settings = regressor.settings
-    n_steps = math.ceil(len(train) / settings.batch_size)
+    n_steps = math.ceil(run.n_rows / settings.batch_size)
     listener.start(f"{regressor.peft}", settings.epochs * n_steps, "batches")
     listener.advance(run.state.epoch * n_steps, epoch=run.state.epoch)
     try:
@@ -176,18 +179,25 @@ def fit(
     )
 
 
-def _prepare(regressor: Regressor, train: Examples, validation: Examples, seed: int) -> _Run:
+def _prepare(
+    regressor: Regressor,
+    train: Examples,
+    validation: Examples,
+    seed: int,
+    epoch_size: int | None,
+) -> _Run:
     settings = regressor.settings
     rate, decay = learning_rate_of(regressor), settings.layer_decay
     if decay is None:
         decay = adapters.DEFAULT_LAYER_DECAY[regressor.peft]
     groups = adapters.parameter_groups(regressor.model, rate, decay, settings.weight_decay)
     optimizer = torch.optim.AdamW(groups, fused=True)
-    n_steps = settings.epochs * math.ceil(len(train) / settings.batch_size)
+    n_rows = min(len(train), epoch_size or len(train))
+    n_steps = settings.epochs * math.ceil(n_rows / settings.batch_size)
     factor = adapters.warmup_then_decay(n_steps, settings.warmup)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     average = WeightAverage(settings.averaging)
-    return _Run(regressor, train, validation, seed, optimizer, schedule, average)
+    return _Run(regressor, train, validation, seed, n_rows, optimizer, schedule, average)
 
 
 def _key(run: _Run) -> str:
@@ -197,7 +207,7 @@ def _key(run: _Run) -> str:
     ]
     regressor, base = run.regressor, run.regressor.base["fingerprint"]
     return regressor.settings.fingerprint(
-        peft=regressor.peft, base=base, seed=run.seed, examples=examples
+        peft=regressor.peft, base=base, seed=run.seed, examples=examples, n_rows=run.n_rows
     )
 
 
@@ -229,7 +239,7 @@ def _epoch(run: _Run, listener: Progress) -> dict[str, float]:
     for loss, size in _steps(run):
         squared += loss * size
         listener.advance(1, epoch=state.epoch + 1)
-    train_loss = squared / len(run.train)
+    train_loss = squared / run.n_rows
     with run.average.in_place(run.regressor):
         predicted = run.regressor.predict(run.validation.smiles, views=1)
         val_rmse = rmse(predicted, run.validation.labels)
@@ -265,15 +275,18 @@ def _steps(run: _Run) -> Iterator[tuple[float, int]]:
     settings = regressor.settings
     rng = np.random.default_rng([run.seed, epoch])
     torch.manual_seed(int(rng.integers(2**62)))  # dropout
+    train = run.train
+    if run.n_rows < len(train):
+        train = train.take(np.sort(rng.permutation(len(train))[: run.n_rows]).astype(np.int64))
     ids = regressor.encode(
-        _written_anew(run.train.smiles, settings.randomise, rng, regressor.reads_whole)
+        _written_anew(train.smiles, settings.randomise, rng, regressor.reads_whole)
     ).ids
     batches = shuffled_batches([len(row) for row in ids], settings.batch_size, rng)
     trainable = [p for p in regressor.model.parameters() if p.requires_grad]
     regressor.model.train()
     for positions in batches:
         batch = collate([ids[i] for i in positions], regressor.pad_id, regressor.device)
-        labels = torch.as_tensor(run.train.labels[positions], dtype=torch.float32)
+        labels = torch.as_tensor(train.labels[positions], dtype=torch.float32)
         with autocast(regressor.device, settings.precision):
             loss = regressor.model(
                 input_ids=batch.input_ids,

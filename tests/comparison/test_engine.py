@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from lipo_cli.comparison import cells as cells_module
 from lipo_cli.comparison import engine as engine_module
@@ -21,6 +24,7 @@ from lipo_cli.tracking.ledger import MlflowLedger
 from lipo_cli.tracking.runs import find_runs
 from lipo_cli.tracking.store import Store, open_store
 from lipo_cli.tracking.versions import regressor_folder
+from lipo_cli.training.finetune import Examples, FitResult
 from tests.comparison.conftest import Listener, World
 from tests.fixtures.models import tiny_checkpoint
 
@@ -75,6 +79,41 @@ def test_every_cell_has_its_controls_and_honest_numbers(world: World, store: Sto
         rmse = float(np.sqrt(np.mean((predicted - test.labels) ** 2)))
         assert cell.test_rmse == pytest.approx(rmse, abs=1e-6)
         assert cell.n_train == len(prepared.train) + (cell.n_selected or 0)
+
+
+def test_with_equal_steps_more_rows_do_not_train_longer(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[tuple[int, int]] = []
+    original = cells_module.fit
+
+    def counting(regressor: Regressor, train: Examples, *args: Any, **options: Any) -> FitResult:
+        steps = 0
+        step = torch.optim.AdamW.step
+
+        def one_more(optimizer: torch.optim.AdamW, *rest: object) -> object:
+            nonlocal steps
+            steps += 1
+            return step(optimizer, *rest)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(torch.optim.AdamW, "step", one_more)
+            result = original(regressor, train, *args, **options)
+        counted.append((len(train), steps))
+        return result
+
+    monkeypatch.setattr(cells_module, "fit", counting)
+    settings = world.settings(selections=("random:k=6",))
+    training = settings.training.model_copy(update={"equal_steps": True})
+    run(settings.model_copy(update={"training": training}), store)
+    equal = dict(counted)
+    assert len(equal) == 3  # none, all, random
+    assert len(set(equal.values())) == 1
+    counted.clear()
+    run(settings, store)
+    epochs, size = settings.training.epochs, settings.training.batch_size
+    assert all(steps == epochs * math.ceil(n / size) for n, steps in counted)
+    assert len({steps for _, steps in counted}) > 1
 
 
 def test_the_champion_is_registered_and_is_the_best_on_validation(

@@ -441,6 +441,39 @@ def test_every_batch_and_epoch_is_reported(tiny: Path) -> None:
     assert result.seconds == pytest.approx(sum(row["seconds"] for row in rows))
 
 
+def test_an_epoch_of_a_given_size_draws_so_many_rows_anew(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+    encode = Regressor.encode
+
+    def remembering(regressor: Regressor, smiles: list[str]) -> object:
+        if regressor.model.training:
+            seen.append(list(smiles))
+        return encode(regressor, smiles)
+
+    monkeypatch.setattr(Regressor, "encode", remembering)
+    regressor = tiny_regressor(tiny, epochs=12, batch_size=2, randomise=0.0)
+    regressor.model.train()
+    listener = Listener()
+    fit(regressor, TRAIN, VALIDATION, seed=0, epoch_size=5, progress=listener)
+    assert listener.total == listener.done == 12 * 3
+    drawn = [frozenset(smiles) for smiles in seen if len(smiles) == 5]
+    assert len(drawn) >= 11  # the first may follow an evaluation
+    assert all(len(rows) == 5 for rows in drawn)
+    assert len(set(drawn)) > 1
+    assert frozenset().union(*drawn) == set(TRAIN.smiles)
+
+
+def test_an_epoch_that_may_take_more_rows_than_there_are_takes_all(tiny: Path) -> None:
+    def outcome(size: int | None) -> list[float]:
+        result = fit(tiny_regressor(tiny), TRAIN, VALIDATION, seed=3, epoch_size=size)
+        return [row["train_loss"] for row in result.history]
+
+    assert outcome(None) == outcome(len(TRAIN)) == outcome(1_000)
+    assert outcome(None) != outcome(len(TRAIN) - 1)
+
+
 def test_listener_is_closed_when_the_run_is_stopped(tiny: Path) -> None:
     listener = Listener()
 
