@@ -156,9 +156,14 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
     done = [cell for cell in result.cells if cell.status == "finished"]
     late = sum(cell.best_epoch == len(cell.history) for cell in done)
     if late:
+        more = (
+            ""
+            if settings.training.equal_steps
+            else "; a cell with more rows takes more steps, which may be part of a difference to "
+            "`none` (--equal-steps trains all alike)"
+        )
         say(
-            f"{late} of {len(done)} cells were best in their last epoch, still falling; a cell "
-            "with more rows takes more steps, which may be part of a difference to `none`: "
+            f"{late} of {len(done)} cells were best in their last epoch, still falling{more}: "
             "give --epochs more"
         )
     cut = max((cell.n_truncated or 0 for cell in result.cells), default=0)

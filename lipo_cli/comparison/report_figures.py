@@ -146,7 +146,7 @@ def _training_time(material: Material) -> Words:
             parts.append(f"{peft} {fmean(seconds):.0f} s ({_span([round(s) for s in seconds])})")
     return Words(
         "Training time by method",
-        "A dot per cell, a bar at their mean. More training molecules are more steps.",
+        "A dot per cell, a bar at their mean.",
         f"Bar chart of seconds per cell: {', '.join(parts)}.",
     )
 

@@ -27,6 +27,10 @@ METHOD_NAMES: dict[ScoringMethod, str] = {
 _FOLDERS = re.compile(r"(?<![^\s'\"(=])~?/(?:[\w.+@-]+/)+(?=[\w.+@-])")
 """The folders before the last name of an absolute path."""
 
+_MORE_STEPS = (
+    ": a cell with more rows takes more steps, which may be part of its difference to `none`"
+)
+
 
 def title(material: Material) -> str:
     """Returns the heading of the page."""
@@ -77,9 +81,9 @@ def warnings_of(material: Material) -> list[str]:
     done = [cell for cell in material.cells if cell.status == "finished"]
     late = sum(cell.best_epoch == material.settings["training"]["epochs"] for cell in done)
     if late:
+        more = "" if _equal_steps(material) else _MORE_STEPS
         found.append(
-            f"{late} of {len(done)} cells were best in their last epoch, still falling: a cell "
-            "with more rows takes more steps, which may be part of its difference to `none`."
+            f"{late} of {len(done)} cells were best in their last epoch, still falling{more}."
         )
     return found
 
@@ -207,6 +211,11 @@ def without_folders(text: str) -> str:
     return _FOLDERS.sub("", text)
 
 
+def _equal_steps(material: Material) -> bool:
+    # Comparisons of before the setting do not name it.
+    return bool(material.settings["training"].get("equal_steps", False))
+
+
 def how_to_read(material: Material) -> list[tuple[str, str]]:
     """Returns what a reader who was not there should know."""
     seeds = len({cell.seed for cell in material.cells})
@@ -224,10 +233,16 @@ def how_to_read(material: Material) -> list[tuple[str, str]]:
             "and as many random points.",
         ),
         (
+            "Equal steps",
+            "All cells take as many steps as `none` (--equal-steps): an epoch draws its rows anew "
+            "from all that the cell trains on.",
+        )
+        if _equal_steps(material)
+        else (
             "More points, more steps",
             "Cells train for the same number of epochs, so that more points are also more steps: "
             "the difference to random points is free of that, the one to `none` is not until the "
-            "cells have converged.",
+            "cells have converged. (--equal-steps trains all alike.)",
         ),
         (
             "Seeds",
