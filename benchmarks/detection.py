@@ -33,7 +33,8 @@ from lipo_cli.chem.datasets import load_dataset
 from lipo_cli.chem.splits import make_split
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import DataSettings, TrainingSettings, build
-from lipo_cli.training.finetune import Examples, fit
+from lipo_cli.training.examples import Examples
+from lipo_cli.training.finetune import fit
 
 SHARES = (0.05, 0.1, 0.2, 0.4)
 KINDS = ("shuffled", "shifted")

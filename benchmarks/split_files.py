@@ -20,7 +20,7 @@ from lipo_cli.chem.splits import PARTS, make_split
 from lipo_cli.settings import DataSettings
 
 if TYPE_CHECKING:
-    from lipo_cli.training.finetune import Examples
+    from lipo_cli.training.examples import Examples
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class SplitFile:
 
     def examples(self, part: str) -> Examples:
         """Returns the molecules and labels of a part, in the order of the file."""
-        from lipo_cli.training.finetune import Examples
+        from lipo_cli.training.examples import Examples
 
         rows = self.rows(part)
         return Examples(list(rows["smiles"]), rows["label"].to_numpy(np.float64))

@@ -31,7 +31,7 @@ from report import add_output_options, machine, settle_page, write_section
 if TYPE_CHECKING:
     from training_ways import Timing
 
-    from lipo_cli.training.finetune import Examples
+    from lipo_cli.training.examples import Examples
 
 PARTS = ("training", "prediction")
 
@@ -49,7 +49,7 @@ def load(arguments: argparse.Namespace) -> tuple[str, Examples, Examples]:
     from lipo_cli.chem.datasets import load_dataset
     from lipo_cli.chem.splits import make_split
     from lipo_cli.settings import DataSettings
-    from lipo_cli.training.finetune import Examples
+    from lipo_cli.training.examples import Examples
 
     data = DataSettings(dataset=arguments.data)
     dataset = load_dataset(data)

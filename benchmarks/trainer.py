@@ -30,7 +30,7 @@ from report import machine, write_section
 
 if TYPE_CHECKING:
     from lipo_cli.model.regressor import Regressor
-    from lipo_cli.training.finetune import Examples
+    from lipo_cli.training.examples import Examples
 
 SIDES = ("fit", "Trainer")
 
@@ -72,7 +72,7 @@ class Plan:
         from lipo_cli.chem.datasets import load_dataset
         from lipo_cli.chem.splits import make_split
         from lipo_cli.settings import DataSettings
-        from lipo_cli.training.finetune import Examples
+        from lipo_cli.training.examples import Examples
 
         data = DataSettings()
         dataset = load_dataset(data)

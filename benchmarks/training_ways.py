@@ -20,7 +20,8 @@ from lipo_cli.model.attention import FeatureMap, LinearAttention, orthogonal_fea
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import SilentProgress
 from lipo_cli.settings import TrainingSettings
-from lipo_cli.training.finetune import Examples, fit
+from lipo_cli.training.examples import Examples
+from lipo_cli.training.finetune import fit
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import InfluenceSettings, KnnSettings, TsdsSettings
-from lipo_cli.training.finetune import Examples
+from lipo_cli.training.examples import Examples
 from lipo_cli.valuation.gradients import OutputGradients, Part
 from lipo_cli.valuation.influence import Molecules, influence
 from lipo_cli.valuation.proxy import Proxy, knn_values, leave_one_out_values, make_proxy

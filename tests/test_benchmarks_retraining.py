@@ -18,7 +18,7 @@ import retraining
 from retraining import Truth, main, measure_truth, retrained_loss, scores
 from valued import World
 
-from lipo_cli.training.finetune import Examples
+from lipo_cli.training.examples import Examples
 
 
 def made_truth(weights: np.ndarray, *, noise: float = 0.0, n_subsets: int = 80) -> Truth:

@@ -22,7 +22,8 @@ from lipo_cli.model.precision import has_bf16, pick_device
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress
 from lipo_cli.settings import Peft, Settings, TrainingSettings
-from lipo_cli.training.finetune import Examples, FitResult, fit
+from lipo_cli.training.examples import Examples
+from lipo_cli.training.finetune import FitResult, fit
 
 CURVES = ("train_loss", "train_rmse", "val_rmse", "learning_rate", "seconds")
 _CURVE = "curve/"

@@ -16,7 +16,7 @@ from lipo_cli.chem.splits import Split, make_split
 from lipo_cli.chem.tables import MoleculeTable, read_header
 from lipo_cli.errors import DataError
 from lipo_cli.settings import CompareSettings, DataSettings
-from lipo_cli.training.finetune import Examples
+from lipo_cli.training.examples import Examples
 from lipo_cli.valuation.selection import LEAKING
 from lipo_cli.valuation.table import COLUMNS
 

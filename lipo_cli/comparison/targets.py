@@ -9,7 +9,7 @@ import numpy as np
 from lipo_cli.comparison.prepare import Prepared, digest, examples_of, rows_digest
 from lipo_cli.errors import DataError
 from lipo_cli.settings import InfluenceSettings
-from lipo_cli.training.finetune import Examples
+from lipo_cli.training.examples import Examples
 from lipo_cli.valuation.arrays import IntArray
 from lipo_cli.valuation.ridge_game import RidgeGame
 

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lipo_cli.chem.molecules import randomised_smiles
 from lipo_cli.errors import TrainingError
 from lipo_cli.model import adapters
 from lipo_cli.model.batches import collate, shuffled_batches
@@ -28,33 +27,10 @@ from lipo_cli.model.precision import autocast, out_of_memory_as_one_line
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress, SilentProgress
 from lipo_cli.training.averaging import WeightAverage
+from lipo_cli.training.examples import Examples, drawn, written_anew
 from lipo_cli.training.resume import TrainingState, read_state, write_state
 
 MAX_GRADIENT_NORM = 1.0
-
-
-@dataclass(frozen=True)
-class Examples:
-    """SMILES with their labels [n] in raw units."""
-
-    smiles: list[str]
-    labels: NDArray[np.float64]
-
-    def __post_init__(self) -> None:
-        if len(self.smiles) != len(self.labels):
-            raise ValueError(f"{len(self.smiles)} SMILES, {len(self.labels)} labels")
-
-    def __len__(self) -> int:
-        """Returns the number of molecules."""
-        return len(self.smiles)
-
-    def take(self, positions: NDArray[np.int64]) -> Examples:
-        """Returns the examples at these positions, in their order."""
-        return Examples([self.smiles[i] for i in positions], self.labels[positions])
-
-    def joined(self, other: Examples) -> Examples:
-        """Returns these examples followed by others."""
-        return Examples(self.smiles + other.smiles, np.concatenate([self.labels, other.labels]))
 
 
 @dataclass(frozen=True)
@@ -275,11 +251,9 @@ def _steps(run: _Run) -> Iterator[tuple[float, int]]:
     settings = regressor.settings
     rng = np.random.default_rng([run.seed, epoch])
     torch.manual_seed(int(rng.integers(2**62)))  # dropout
-    train = run.train
-    if run.n_rows < len(train):
-        train = train.take(np.sort(rng.permutation(len(train))[: run.n_rows]).astype(np.int64))
+    train = drawn(run.train, run.n_rows, rng)
     ids = regressor.encode(
-        _written_anew(train.smiles, settings.randomise, rng, regressor.reads_whole)
+        written_anew(train.smiles, settings.randomise, rng, regressor.reads_whole)
     ).ids
     batches = shuffled_batches([len(row) for row in ids], settings.batch_size, rng)
     trainable = [p for p in regressor.model.parameters() if p.requires_grad]
@@ -303,28 +277,6 @@ def _steps(run: _Run) -> Iterator[tuple[float, int]]:
         run.schedule.step()
         run.average.update(regressor)
         yield value, len(positions)
-
-
-def _written_anew(
-    smiles: list[str],
-    share: float,
-    rng: np.random.Generator,
-    readable: Callable[[str], bool] = lambda _: True,
-) -> list[str]:
-    """Returns the molecules, a random share of them written as a random SMILES.
-
-    One that the model would not read whole gives way to the given SMILES: nothing is cut that was
-    not counted.
-    """
-    chosen = rng.random(len(smiles)) < share
-    drawn = [
-        randomised_smiles(text, rng) if anew else text
-        for text, anew in zip(smiles, chosen, strict=True)
-    ]
-    return [
-        new if new == text or readable(new) else text
-        for new, text in zip(drawn, smiles, strict=True)
-    ]
 
 
 def _diverged(run: _Run, what: str, value: float) -> TrainingError:

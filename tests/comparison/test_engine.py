@@ -24,7 +24,8 @@ from lipo_cli.tracking.ledger import MlflowLedger
 from lipo_cli.tracking.runs import find_runs
 from lipo_cli.tracking.store import Store, open_store
 from lipo_cli.tracking.versions import regressor_folder
-from lipo_cli.training.finetune import Examples, FitResult
+from lipo_cli.training.examples import Examples
+from lipo_cli.training.finetune import FitResult
 from tests.comparison.conftest import Listener, World
 from tests.fixtures.models import tiny_checkpoint
 

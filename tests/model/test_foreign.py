@@ -28,7 +28,8 @@ from lipo_cli.model.base import resolve_base
 from lipo_cli.model.batches import collate
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import PEFT_METHODS, Peft, PretrainSettings
-from lipo_cli.training.finetune import Examples, fit
+from lipo_cli.training.examples import Examples
+from lipo_cli.training.finetune import fit
 from lipo_cli.training.pretrain import pretrain
 from tests.fixtures.encoders import (
     byte_level_bpe,

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from lipo_cli.training.averaging import WeightAverage
-from lipo_cli.training.finetune import Examples, fit
+from lipo_cli.training.examples import Examples
+from lipo_cli.training.finetune import fit
 from tests.fixtures.models import LABELS, SMILES, tiny_regressor
 
 NAME = "classifier.out_proj.weight"

@@ -15,14 +15,8 @@ from lipo_cli.model.adapters import DEFAULT_LEARNING_RATE, warmup_then_decay
 from lipo_cli.model.precision import is_out_of_memory
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import PEFT_METHODS, Peft
-from lipo_cli.training.finetune import (
-    Examples,
-    FitResult,
-    _written_anew,
-    fit,
-    learning_rate_of,
-    rmse,
-)
+from lipo_cli.training.examples import Examples, written_anew
+from lipo_cli.training.finetune import FitResult, fit, learning_rate_of, rmse
 from tests.fixtures.models import LABELS, SMILES, assembled_molecules, tiny_regressor
 
 TRAIN = Examples(list(SMILES[:9]), LABELS[:9])
@@ -488,17 +482,17 @@ def test_listener_is_closed_when_the_run_is_stopped(tiny: Path) -> None:
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_share_of_molecules_is_written_anew_and_stays_itself(share: float) -> None:
     smiles = [canonical_smiles(text) or "" for text in assembled_molecules()[0]]
-    written = _written_anew(smiles, share, np.random.default_rng(0))
+    written = written_anew(smiles, share, np.random.default_rng(0))
     assert [canonical_smiles(text) for text in written] == smiles
     changed = np.mean([a != b for a, b in zip(smiles, written, strict=True)])
     # A random SMILES is the canonical one now and then; binomial spread: 0.03.
     assert 0.9 * share - 0.1 <= changed <= share + (0.1 if 0 < share < 1 else 0)
-    assert written == _written_anew(smiles, share, np.random.default_rng(0))
+    assert written == written_anew(smiles, share, np.random.default_rng(0))
 
 
 def test_epochs_see_other_spellings(tiny: Path) -> None:
     first, second = (
-        _written_anew(TRAIN.smiles, 1.0, np.random.default_rng([0, epoch])) for epoch in (0, 1)
+        written_anew(TRAIN.smiles, 1.0, np.random.default_rng([0, epoch])) for epoch in (0, 1)
     )
     assert first != second
 
@@ -560,5 +554,5 @@ def test_rate_that_hardly_trains_would_be_noticed(peft: Peft) -> None:
 
 def test_a_random_smiles_that_is_not_read_whole_gives_way_to_the_given_one() -> None:
     rng = np.random.default_rng(0)
-    written = _written_anew(TRAIN.smiles, 1.0, rng, lambda text: text in TRAIN.smiles)
+    written = written_anew(TRAIN.smiles, 1.0, rng, lambda text: text in TRAIN.smiles)
     assert written == TRAIN.smiles

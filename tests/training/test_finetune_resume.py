@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import PEFT_METHODS, Peft
-from lipo_cli.training.finetune import Examples, FitResult, fit
+from lipo_cli.training.examples import Examples
+from lipo_cli.training.finetune import FitResult, fit
 from lipo_cli.training.resume import TrainingState, read_state, write_state
 from tests.fixtures.models import LABELS, SMILES, tiny_regressor
 
