@@ -96,9 +96,10 @@ def run_kernel(splits: SplitFile, shelf: Shelf, settings: TrainingSettings, view
 
 
 def _content(settings: TrainingSettings) -> dict[str, Any]:
-    """Returns the settings as they count: a patience that cannot run out is that of none."""
+    """Returns the settings that count: a patience that cannot run out is that of none."""
     content = settings.model_dump(mode="json")
     content["patience"] = min(content["patience"] or settings.epochs, settings.epochs)
+    del content["equal_steps"]  # of data that are added, and none are
     return content
 
 
