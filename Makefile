@@ -14,7 +14,7 @@ help: ## Show what there is
 $(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "lipo needs Python 3.11 or newer"'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV) (about two minutes the first time)"
+	@echo "installing into $(VENV) (some minutes the first time)"
 	$(PIP_INSTALL) -e .
 	@touch $@
 

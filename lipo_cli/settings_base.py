@@ -60,7 +60,9 @@ def build(cls: type[S], *layers: Mapping[str, Any]) -> S:
         return cls.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or cls.__name__
+        # The place in a list is no name that anyone typed; what stands there is shown.
+        parts = [str(part) for part in first["loc"] if not isinstance(part, int)]
+        name = ".".join(parts) or cls.__name__
         if "error" in (context := first.get("ctx", {})):
             # A validator of ours: it says what is wrong itself.
             raise SettingsError(str(context["error"]), where=name, hint="see --help") from None

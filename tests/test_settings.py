@@ -106,6 +106,14 @@ def test_numbers_that_make_no_sense(kind: type[Settings], given: dict[str, Any])
     assert "\n" not in str(raised.value)
 
 
+def test_a_misspelt_item_of_a_list_is_said_under_the_name_of_its_option() -> None:
+    with pytest.raises(SettingsError) as raised:
+        build(CompareSettings, {"peft": ["lora", "lorra"]})
+    text = str(raised.value)
+    assert text.startswith("peft: ")
+    assert "given: 'lorra'" in text
+
+
 # lipo.toml of the working directory.
 
 
