@@ -129,8 +129,9 @@ class TrainingSettings(Settings):
     hundred validation rows are too noisy to stop on before the rate has fallen."""
     min_delta: float = Field(default=0.001, ge=0)
     equal_steps: bool = False
-    """Each epoch takes as many rows as primary train has, drawn anew from all, whatever was added:
-    a model of more data does not train longer. Off: an epoch is all rows."""
+    """Each epoch takes as many rows as primary train has, dealt out in turn from all, whatever was
+    added: equal steps, and fewer views of each row where there are more. Off: an epoch is all
+    rows."""
     max_length: int = Field(default=202, ge=8)
     standardise: bool = True
     """Train on z-scored labels; off: on raw ones, so that the first prediction is about 0."""

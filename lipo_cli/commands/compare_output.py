@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from lipo_cli.commands.console import emit_json, json_ready, out, say
+from lipo_cli.commands.console import emit_json, json_ready, out, say, warn
 from lipo_cli.commands.dataset_lines import tell_unread
 from lipo_cli.commands.select_source import write_source
 from lipo_cli.comparison.budget import Budgeted
+from lipo_cli.comparison.cells import CellResult
 from lipo_cli.comparison.estimate import estimate
 from lipo_cli.comparison.figures import draw_all
 from lipo_cli.comparison.plan import cell_name, make_plan
 from lipo_cli.comparison.prepare import Prepared
+from lipo_cli.comparison.report_text import FEWER_VIEWS, MORE_STEPS
 from lipo_cli.comparison.result import Comparison, cells_table
 from lipo_cli.comparison.summary import SummaryRow
 from lipo_cli.comparison.tuning_figures import draw_tuning
@@ -156,16 +159,13 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
     done = [cell for cell in result.cells if cell.status == "finished"]
     late = sum(cell.best_epoch == len(cell.history) for cell in done)
     if late:
-        more = (
-            ""
-            if settings.training.equal_steps
-            else "; a cell with more rows takes more steps, which may be part of a difference to "
-            "`none` (--equal-steps trains all alike)"
-        )
+        more = FEWER_VIEWS if settings.training.equal_steps else MORE_STEPS
         say(
-            f"{late} of {len(done)} cells were best in their last epoch, still falling{more}: "
+            f"{late} of {len(done)} cells were best in their last epoch, still falling; {more}: "
             "give --epochs more"
         )
+    if settings.training.equal_steps:
+        _tell_views(done, settings.training.epochs)
     cut = max((cell.n_truncated or 0 for cell in result.cells), default=0)
     unknown = max((cell.n_unknown or 0 for cell in result.cells), default=0)
     tell_unread("training and validation", cut, unknown, settings.training.max_length)
@@ -185,6 +185,21 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
             markup=False,
             soft_wrap=True,
         )
+
+
+def _tell_views(cells: Sequence[CellResult], epochs: int) -> None:
+    """Says what equal steps mean for the cells with the most rows, and warns of rows not seen."""
+    most = max(cells, key=lambda cell: cell.n_train or 0, default=None)
+    if most is None or most.n_train is None or not most.n_selected:
+        return
+    size = most.n_train - most.n_selected
+    views = epochs * size / most.n_train
+    say(
+        f"equal steps: epochs of {size:,} rows; {most.label} sees each of its {most.n_train:,} "
+        f"{views:.1f} times, the control none {epochs} times"
+    )
+    if views < 1:
+        warn(f"{1 - views:.0%} of the rows of {most.label} were never seen: give --epochs more")
 
 
 def _show_verdicts(result: Comparison, settings: CompareSettings) -> None:

@@ -45,8 +45,8 @@ EqualSteps = Annotated[
     bool | None,
     typer.Option(
         "--equal-steps/--no-equal-steps",
-        help="An epoch takes as many rows as primary train has, drawn anew from all that is "
-        "trained on: more data do not train longer. (default: an epoch is all rows)",
+        help="An epoch takes as many rows as primary train has, dealt out in turn from all that "
+        "is trained on: more data take no more steps. (default: an epoch is all rows)",
         rich_help_panel=_PANEL,
     ),
 ]

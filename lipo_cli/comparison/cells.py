@@ -109,7 +109,7 @@ def cell_fingerprint(
     cell: Cell, rows: NDArray[np.int64], prepared: Prepared, training: TrainingSettings
 ) -> str:
     """Names everything that decides a cell's numbers: settings, data, chosen rows, base, code."""
-    resolved = effective(cell.training(training), cell.peft)
+    resolved = effective(cell.training(training), cell.peft, added=len(rows) > 0)
     return resolved.fingerprint(
         # Nothing chosen is the control over again: found, not trained.
         selection=str(cell.choice.selection) if len(rows) else "none",
@@ -125,8 +125,14 @@ def cell_fingerprint(
     )
 
 
-def effective(training: TrainingSettings, peft: Peft) -> TrainingSettings:
-    """Returns the settings with what `auto` and the method's defaults come to on this machine."""
+def effective(training: TrainingSettings, peft: Peft, *, added: bool = True) -> TrainingSettings:
+    """Returns the settings with what `auto` and the method's defaults come to on this machine.
+
+    Args:
+        training: The settings.
+        peft: The method.
+        added: Whether secondary points are trained on; equal steps mean nothing without.
+    """
     device = pick_device(training.device)
     rate, decay = training.learning_rate, training.layer_decay
     bf16 = training.precision == "auto" and has_bf16(device)
@@ -136,6 +142,7 @@ def effective(training: TrainingSettings, peft: Peft) -> TrainingSettings:
             "layer_decay": DEFAULT_LAYER_DECAY[peft] if decay is None else decay,
             "device": device.type,
             "precision": "bf16" if bf16 or training.precision == "bf16" else "float32",
+            "equal_steps": training.equal_steps and added,
         }
     )
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from lipo_cli.comparison.cells import CellResult
 from lipo_cli.comparison.figures import VALUE_NAMES
 from lipo_cli.comparison.report_record import Material
+from lipo_cli.comparison.report_text import equal_steps
 from lipo_cli.comparison.report_verdicts import with_minus
 from lipo_cli.settings import ScoringMethod
 
@@ -146,7 +147,8 @@ def _training_time(material: Material) -> Words:
             parts.append(f"{peft} {fmean(seconds):.0f} s ({_span([round(s) for s in seconds])})")
     return Words(
         "Training time by method",
-        "A dot per cell, a bar at their mean.",
+        "A dot per cell, a bar at their mean."
+        + ("" if equal_steps(material) else " More training molecules are more steps."),
         f"Bar chart of seconds per cell: {', '.join(parts)}.",
     )
 

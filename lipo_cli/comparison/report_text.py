@@ -27,8 +27,10 @@ METHOD_NAMES: dict[ScoringMethod, str] = {
 _FOLDERS = re.compile(r"(?<![^\s'\"(=])~?/(?:[\w.+@-]+/)+(?=[\w.+@-])")
 """The folders before the last name of an absolute path."""
 
-_MORE_STEPS = (
-    ": a cell with more rows takes more steps, which may be part of its difference to `none`"
+MORE_STEPS = "a cell with more rows takes more steps, which may be part of its difference to `none`"
+FEWER_VIEWS = (
+    "with equal steps a cell with more rows sees each of them less often, which may be part of its "
+    "difference to `none`"
 )
 
 
@@ -81,9 +83,9 @@ def warnings_of(material: Material) -> list[str]:
     done = [cell for cell in material.cells if cell.status == "finished"]
     late = sum(cell.best_epoch == material.settings["training"]["epochs"] for cell in done)
     if late:
-        more = "" if _equal_steps(material) else _MORE_STEPS
+        more = FEWER_VIEWS if equal_steps(material) else MORE_STEPS
         found.append(
-            f"{late} of {len(done)} cells were best in their last epoch, still falling{more}."
+            f"{late} of {len(done)} cells were best in their last epoch, still falling: {more}."
         )
     return found
 
@@ -211,7 +213,8 @@ def without_folders(text: str) -> str:
     return _FOLDERS.sub("", text)
 
 
-def _equal_steps(material: Material) -> bool:
+def equal_steps(material: Material) -> bool:
+    """Returns whether all cells took equal steps."""
     # Comparisons of before the setting do not name it.
     return bool(material.settings["training"].get("equal_steps", False))
 
@@ -233,16 +236,18 @@ def how_to_read(material: Material) -> list[tuple[str, str]]:
             "and as many random points.",
         ),
         (
-            "Equal steps",
-            "All cells take as many steps as `none` (--equal-steps): an epoch draws its rows anew "
-            "from all that the cell trains on.",
+            "Equal steps, fewer views",
+            "Epochs of all cells have as many rows as the primary training set (--equal-steps), "
+            "dealt out in turn from all that a cell trains on: more points are no more steps, but "
+            "fewer views of each, which counts against larger choices until the cells have "
+            "converged.",
         )
-        if _equal_steps(material)
+        if equal_steps(material)
         else (
             "More points, more steps",
             "Cells train for the same number of epochs, so that more points are also more steps: "
             "the difference to random points is free of that, the one to `none` is not until the "
-            "cells have converged. (--equal-steps trains all alike.)",
+            "cells have converged. (--equal-steps gives all equal steps.)",
         ),
         (
             "Seeds",

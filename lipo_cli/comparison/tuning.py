@@ -95,7 +95,8 @@ class _Job:
 
     def study_name(self) -> str:
         """Names everything that decides the trials; how many there are to be does not."""
-        stand = effective(self.cell.training(self.training), self.cell.peft)
+        added = len(self.rows) > 0
+        stand = effective(self.cell.training(self.training), self.cell.peft, added=added)
         deciding = self.tuning.model_copy(update={"trials": None})
         return deciding.fingerprint(
             training=stand.model_dump(mode="json"),

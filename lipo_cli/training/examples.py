@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from lipo_cli.chem.molecules import randomised_smiles
 
+_DEALING = 1
+"""Keeps the shuffles apart from the other streams of a seed."""
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -35,11 +38,26 @@ class Examples:
         return Examples(self.smiles + other.smiles, np.concatenate([self.labels, other.labels]))
 
 
-def drawn(examples: Examples, n: int, rng: np.random.Generator) -> Examples:
-    """Returns `n` of the examples, drawn without replacement, in their order; all if fewer."""
-    if n >= len(examples):
+def dealt(examples: Examples, n: int, seed: int, epoch: int) -> Examples:
+    """Returns the `n` rows of an epoch, in their order; all where there are no more.
+
+    Epochs deal out the rows of one shuffle after another: after any number of them a row has been
+    seen as often as every other, give or take one.
+
+    Args:
+        examples: All rows.
+        n: Rows of an epoch.
+        seed: Of the shuffles.
+        epoch: Counted from 0.
+    """
+    total, first = len(examples), epoch * n
+    if n >= total:
         return examples
-    return examples.take(np.sort(rng.permutation(len(examples))[:n]).astype(np.int64))
+    shuffles = range(first // total, (first + n - 1) // total + 1)
+    streams = [np.random.default_rng([seed, shuffle, _DEALING]) for shuffle in shuffles]
+    order = np.concatenate([rng.permutation(total) for rng in streams])
+    start = first - shuffles[0] * total
+    return examples.take(np.sort(order[start : start + n]).astype(np.int64))
 
 
 def written_anew(

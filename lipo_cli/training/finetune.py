@@ -27,7 +27,7 @@ from lipo_cli.model.precision import autocast, out_of_memory_as_one_line
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress, SilentProgress
 from lipo_cli.training.averaging import WeightAverage
-from lipo_cli.training.examples import Examples, drawn, written_anew
+from lipo_cli.training.examples import Examples, dealt, written_anew
 from lipo_cli.training.resume import TrainingState, read_state, write_state
 
 MAX_GRADIENT_NORM = 1.0
@@ -101,7 +101,7 @@ def fit(
         train: Training molecules; their labels set the label scale.
         validation: Molecules that choose the epoch.
         seed: Decides batches, random SMILES and dropout.
-        epoch_size: Rows of an epoch, drawn anew in each where there are more; None: all.
+        epoch_size: Rows of an epoch, dealt out in turn where there are more; None: all.
         progress: Told of every batch.
         resume_file: Where the state is kept after every epoch, and looked for at the start.
         on_epoch: Called with each row of the history; it may raise to stop the run.
@@ -251,7 +251,7 @@ def _steps(run: _Run) -> Iterator[tuple[float, int]]:
     settings = regressor.settings
     rng = np.random.default_rng([run.seed, epoch])
     torch.manual_seed(int(rng.integers(2**62)))  # dropout
-    train = drawn(run.train, run.n_rows, rng)
+    train = dealt(run.train, run.n_rows, run.seed, epoch)
     ids = regressor.encode(
         written_anew(train.smiles, settings.randomise, rng, regressor.reads_whole)
     ).ids

@@ -15,7 +15,7 @@ from lipo_cli.model.adapters import DEFAULT_LEARNING_RATE, warmup_then_decay
 from lipo_cli.model.precision import is_out_of_memory
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import PEFT_METHODS, Peft
-from lipo_cli.training.examples import Examples, written_anew
+from lipo_cli.training.examples import Examples, dealt, written_anew
 from lipo_cli.training.finetune import FitResult, fit, learning_rate_of, rmse
 from tests.fixtures.models import LABELS, SMILES, assembled_molecules, tiny_regressor
 
@@ -452,11 +452,29 @@ def test_an_epoch_of_a_given_size_draws_so_many_rows_anew(
     listener = Listener()
     fit(regressor, TRAIN, VALIDATION, seed=0, epoch_size=5, progress=listener)
     assert listener.total == listener.done == 12 * 3
-    drawn = [frozenset(smiles) for smiles in seen if len(smiles) == 5]
-    assert len(drawn) >= 11  # the first may follow an evaluation
-    assert all(len(rows) == 5 for rows in drawn)
-    assert len(set(drawn)) > 1
-    assert frozenset().union(*drawn) == set(TRAIN.smiles)
+    epochs = [smiles for smiles in seen if len(smiles) == 5]
+    assert len(epochs) >= 11  # the first may follow an evaluation
+    assert len({frozenset(rows) for rows in epochs}) > 1
+    assert set().union(*epochs) == set(TRAIN.smiles)
+
+
+@pytest.mark.parametrize("n", [1, 5, 8])
+def test_rows_are_dealt_out_in_turn(n: int) -> None:
+    counts = dict.fromkeys(TRAIN.smiles, 0)
+    labels = dict(zip(TRAIN.smiles, TRAIN.labels, strict=True))
+    epochs = []
+    for epoch in range(20):
+        rows = dealt(TRAIN, n, 3, epoch)
+        assert len(rows) == n
+        assert [labels[text] for text in rows.smiles] == rows.labels.tolist()
+        for text in rows.smiles:
+            counts[text] += 1
+        assert max(counts.values()) - min(counts.values()) <= 1
+        epochs.append(rows.smiles)
+    again = [dealt(TRAIN, n, 3, epoch).smiles for epoch in range(20)]
+    assert again == epochs
+    assert [dealt(TRAIN, n, 4, epoch).smiles for epoch in range(20)] != epochs
+    assert dealt(TRAIN, len(TRAIN), 3, 7) is TRAIN
 
 
 def test_an_epoch_that_may_take_more_rows_than_there_are_takes_all(tiny: Path) -> None:

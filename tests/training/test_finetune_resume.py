@@ -62,6 +62,22 @@ def test_resumed_run_equals_an_uninterrupted_one(
     assert numbers(resumed, run(resumed, tmp_path / "state.pt")) == wanted
 
 
+def test_resumed_run_of_short_epochs_deals_on_where_it_was(tiny: Path, tmp_path: Path) -> None:
+    def own(file: Path | None = None, stop: int | None = None) -> tuple[object, ...]:
+        regressor = tiny_regressor(tiny, epochs=EPOCHS)
+        on_epoch = None if stop is None else stop_after(stop)
+        options = {"resume_file": file, "on_epoch": on_epoch, "epoch_size": 5}
+        return numbers(regressor, fit(regressor, TRAIN, VALIDATION, seed=3, **options))
+
+    with pytest.raises(Stopped):
+        own(tmp_path / "state.pt", 1)
+    assert own(tmp_path / "state.pt") == own()
+    # A state of whole epochs is another run's.
+    with pytest.raises(Stopped):
+        run(tiny_regressor(tiny, epochs=EPOCHS), tmp_path / "whole.pt", 1)
+    assert own(tmp_path / "whole.pt") == own()
+
+
 def test_run_stopped_after_each_epoch_equals_an_uninterrupted_one(
     tiny: Path, tmp_path: Path
 ) -> None:
