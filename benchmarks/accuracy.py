@@ -31,7 +31,7 @@ from typing import get_args
 
 from accuracy_chemprop import QUICK, Chemprop
 from accuracy_table import Row, accuracy_lines, rows_of, uncertainty_lines
-from kept_runs import KERNEL, PEER, Run, Shelf
+from kept_runs import KERNEL, PEER, Run, Shelf, this_device
 from report import add_output_options, machine, settle_page, write_section
 from split_files import SplitFile, split_file
 
@@ -150,15 +150,18 @@ def report(
 
 
 def _others(runs: Sequence[Run]) -> str:
-    """Says how many of our runs were made by other code than today's, or on a GPU."""
+    """Says how many of our runs were made by other code than today's, or elsewhere."""
     from lipo_cli.comparison.ledger import code_version
 
     ours = [run for run in runs if run.method != PEER]
     other = sum(run.about.get("code") != code_version() for run in ours)
     said = f", {other} of ours by an earlier version of the code" if other else ""
-    on_gpu = Counter(run.about.get("device", "cpu") for run in ours)
-    del on_gpu["cpu"]
-    return said + "".join(f", {n} on one {name} in bf16" for name, n in sorted(on_gpu.items()))
+    away = Counter(
+        f"on one {run.about['device']} ({run.about['precision']}, torch {run.about['torch']})"
+        for run in ours
+        if run.about.get("device", "cpu") != this_device()
+    )
+    return said + "".join(f", {n} {where}" for where, n in sorted(away.items()))
 
 
 def _said_of(peer: Chemprop | None) -> list[str]:
@@ -170,8 +173,8 @@ def _said_of(peer: Chemprop | None) -> list[str]:
         f"chemprop: {versions}; `chemprop train --splits-column split --accelerator cpu "
         f"--data-seed SEED --pytorch-seed SEED`{own}.",
         "Its seconds are those of the command, which starts Python, reads the molecules and "
-        "predicts the test rows too; ours are those of loading and training. None stand where its "
-        "runs came with the repository.",
+        "predicts the test rows too; ours are those of loading and training. None stand "
+        "where runs came with the repository or were made on another device.",
         "Its environment: `python3.11 -m venv ENV`, `ENV/bin/pip install torch==2.13.0` (the CPU "
         "build), `ENV/bin/pip install torch==2.13.0 chemprop==2.3.1`.",
         "",

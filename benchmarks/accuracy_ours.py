@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
+from importlib.metadata import version
 from typing import Any
 
-import torch
-from kept_runs import KERNEL, Run, Shelf, key_of
+from kept_runs import KERNEL, Run, Shelf, key_of, this_device
 from split_files import SplitFile
 
 from lipo_cli.comparison.ledger import code_version
@@ -104,10 +104,14 @@ def _content(settings: TrainingSettings) -> dict[str, Any]:
 
 
 def _made_by(regressor: Regressor) -> dict[str, str]:
-    """Returns the code, precision and device of a run: a report says where they are not its own."""
+    """Returns what a run was made with and on: a report says where it is not today's."""
     precision = regressor.settings.precision
     if precision == "auto":
         precision = "bf16" if has_bf16(regressor.device) else "float32"
-    device = regressor.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-    return {"code": code_version(), "precision": precision, "device": name}
+    return {
+        "code": code_version(),
+        "precision": precision,
+        "device": this_device(),
+        "torch": version("torch"),
+        "transformers": version("transformers"),
+    }

@@ -52,6 +52,13 @@ class Run:
     about: Mapping[str, Any]
 
 
+def this_device() -> str:
+    """Returns what a run of this machine is trained on: the name of its GPU, or `cpu`."""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
 class Shelf:
     """The runs on one split file: of this machine, and those that came with the repository."""
 
