@@ -4,8 +4,9 @@ Coverage: simulated test RMSEs, arms x seeds x molecules, where the truth is kno
 beside Student's t over the seeds and a bootstrap over seeds and molecules.
 
 Null: whole comparisons of a tiny model whose secondary set is a random copy of train rows, a tenth
-of them as in the real data, so that there is nothing to find. Every significant verdict is a
-false one. All models take equal steps: where training has not converged, more of them help.
+of them as in the real data: next to nothing to find, and every significant verdict is a false one.
+All models take equal steps; with `--equal-epochs`, the default of `lipo compare`, they do not, and
+what has not converged is better for more steps, of copies too.
 
 Planted: the same with new molecules, half of whose labels are shuffled: TS-DShapley's choice must
 beat the control `all`.
@@ -171,7 +172,7 @@ def comparisons(
                     "model": str(model),
                     "epochs": arguments.epochs,
                     "learning_rate": arguments.learning_rate,
-                    "equal_steps": True,
+                    "equal_steps": not arguments.equal_epochs,
                 },
                 "selections": ("tsds",)
                 if planted
@@ -196,8 +197,8 @@ def null_lines(results: Sequence[Comparison], n_seeds: int) -> list[str]:
     families = sum(any(v.significant for v in result.verdicts) for result in results)
     inside = [v.low <= 0 <= v.high for v in verdicts if v.low is not None and v.high is not None]
     return [
-        f"Nothing to find ({len(results)} comparisons, {n_seeds} seeds, {len(verdicts)} verdicts): "
-        f"**{len(wrong)} significant after Holm**, in {families} of the comparisons; {raw} with "
+        f"Next to nothing to find ({len(results)} comparisons, {n_seeds} seeds, "
+        f"{len(verdicts)} verdicts): **{len(wrong)} significant after Holm**, in {families} of the comparisons; {raw} with "
         f"p < 0.05 before it; {np.mean(inside):.1%} of the intervals hold zero.",
         *(f"- {v.sentence()}" for v in wrong),
     ]
@@ -231,7 +232,8 @@ def whole_comparisons(arguments: argparse.Namespace) -> list[str]:
         "",
         f"Each on {N_TRAIN} train, {N_VAL} validation and {N_TEST} test molecules of the demo set,",
         f"a pool of {N_COPIES} copies or of {N_POOL} others, a model of 0.1 million parameters, "
-        f"{arguments.epochs} epochs of {N_TRAIN} rows (`--equal-steps`), "
+        f"{arguments.epochs} epochs of "
+        f"{'all' if arguments.equal_epochs else N_TRAIN} rows, "
         f"learning rate {arguments.learning_rate:g}.",
     ]
 
@@ -246,6 +248,7 @@ def main() -> None:
     add("--seeds", type=int, default=3)
     add("--epochs", type=int, default=15)
     add("--learning-rate", type=float, default=3e-3)
+    add("--equal-epochs", action="store_true", help="epochs of all rows: more rows, more steps")
     add("--work", type=Path, help="keep models and runs in this folder, and find them there again")
     add_output_options(parser)
     arguments = parser.parse_args()
@@ -266,7 +269,8 @@ def main() -> None:
         f"Machine: {machine()}, load {load:.1f}; torch {version('torch')}. "
         f"Command: `python benchmarks/verdicts.py --trials {arguments.trials} --repetitions "
         f"{arguments.repetitions} --planted {arguments.planted} --seeds {arguments.seeds} --epochs "
-        f"{arguments.epochs} --learning-rate {arguments.learning_rate:g}`",
+        f"{arguments.epochs} --learning-rate {arguments.learning_rate:g}"
+        f"{' --equal-epochs' if arguments.equal_epochs else ''}`",
     ]
     text = "\n".join(lines)
     print(text)
