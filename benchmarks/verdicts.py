@@ -198,8 +198,9 @@ def null_lines(results: Sequence[Comparison], n_seeds: int) -> list[str]:
     inside = [v.low <= 0 <= v.high for v in verdicts if v.low is not None and v.high is not None]
     return [
         f"Next to nothing to find ({len(results)} comparisons, {n_seeds} seeds, "
-        f"{len(verdicts)} verdicts): **{len(wrong)} significant after Holm**, in {families} of the comparisons; {raw} with "
-        f"p < 0.05 before it; {np.mean(inside):.1%} of the intervals hold zero.",
+        f"{len(verdicts)} verdicts): **{len(wrong)} significant after Holm**, "
+        f"in {families} of the comparisons; {raw} with p < 0.05 before it; "
+        f"{np.mean(inside):.1%} of the intervals hold zero.",
         *(f"- {v.sentence()}" for v in wrong),
     ]
 
