@@ -157,9 +157,9 @@ def _others(runs: Sequence[Run]) -> str:
     other = sum(run.about.get("code") != code_version() for run in ours)
     said = f", {other} of ours by an earlier version of the code" if other else ""
     away = Counter(
-        f"on one {run.about['device']} ({run.about['precision']}, torch {run.about['torch']})"
+        f"on one {run.device} ({run.about.get('precision')}, torch {run.about.get('torch')})"
         for run in ours
-        if run.about.get("device", "cpu") != this_device()
+        if run.device != this_device()
     )
     return said + "".join(f", {n} {where}" for where, n in sorted(away.items()))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from kept_runs import KERNEL, PEER, Run, this_device
+from kept_runs import KERNEL, PEER, Run
 from numpy.typing import NDArray
 
 from lipo_cli.comparison.uncertainty import calibration_of, measured_numbers
@@ -111,10 +111,7 @@ def _row(runs: Sequence[Run], members: int, views: int, kernel: Run | None = Non
 
 def _seconds(runs: Sequence[Run], kernel: Run | None) -> float | None:
     """Returns the mean time of a run; None where one was measured on another machine."""
-    measured = [*runs, kernel] if kernel else runs
-    if any(run.about.get("committed") for run in measured):
-        return None
-    if any(run.about.get("device", "cpu") != this_device() for run in measured):
+    if any(run.elsewhere for run in ([*runs, kernel] if kernel else runs)):
         return None
     return float(np.mean([run.seconds for run in runs])) + (kernel.seconds if kernel else 0)
 

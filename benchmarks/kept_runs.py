@@ -51,6 +51,17 @@ class Run:
     views: NDArray[np.float64]
     about: Mapping[str, Any]
 
+    @property
+    def device(self) -> str:
+        """What it was trained on; runs of before this was kept, and the peer's, on a CPU."""
+        return str(self.about.get("device", "cpu"))
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether its time is no time of this machine: it came along, or is of another device."""
+        away = self.method != PEER and self.device != this_device()
+        return bool(self.about.get("committed")) or away
+
 
 def this_device() -> str:
     """Returns what a run of this machine is trained on: the name of its GPU, or `cpu`."""
