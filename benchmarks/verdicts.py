@@ -5,8 +5,8 @@ beside Student's t over the seeds and a bootstrap over seeds and molecules.
 
 Null: whole comparisons of a tiny model whose secondary set is a random copy of train rows, a tenth
 of them as in the real data: next to nothing to find, and every significant verdict is a false one.
-All models take equal steps; with `--equal-epochs`, the default of `lipo compare`, they do not, and
-what has not converged is better for more steps, of copies too.
+All models take equal steps, as is the default of `lipo compare`; with `--equal-epochs` they do not,
+and what has not converged is better for more steps, of copies too.
 
 Planted: the same with new molecules, half of whose labels are shuffled: TS-DShapley's choice must
 beat the control `all`.

@@ -146,9 +146,12 @@ class TrainingSettings(Settings):
 
 
 class ComparedTraining(TrainingSettings):
-    """How the cells of a comparison are fine-tuned: shorter, as there are many of them."""
+    """How the cells of a comparison are fine-tuned: shorter, as there are many of them, and by
+    equal steps, so that a selection is not better for being larger (docs/benchmarks.md).
+    """
 
     epochs: int = Field(default=5, ge=1)
+    equal_steps: bool = True
 
 
 class FinetuneSettings(Settings):

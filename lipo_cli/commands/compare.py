@@ -71,6 +71,7 @@ def compare(
     tune_storage: tuning.Storage = None,
     preset: own.Preset = None,
     budget: own.Budget = None,
+    jobs: own.Jobs = 1,
     config: tune.ConfigFile = None,
     store: opt.StoreOption = opt.DEFAULT_STORE,
     as_json: opt.JsonOption = False,
@@ -106,7 +107,7 @@ def compare(
             )
         from lipo_cli.commands.seed_preset import run_tables
 
-        run_tables(recipe, config, flags, store, out, dry_run=dry_run, as_json=as_json)
+        run_tables(recipe, config, flags, store, out, dry_run=dry_run, jobs=jobs, as_json=as_json)
         return
     layers = [recipe.layer] if recipe is not None else []
     settings = settings_from(CompareSettings, config, flags, *layers)
@@ -121,13 +122,13 @@ def compare(
     prepared = prepare(settings.data)
     settings = resolved(settings, prepared)
     audit = announce(prepared)
-    budgeted = _budgeted(settings, prepared, budget, store, dry_run) if budget else None
+    budgeted = _budgeted(settings, prepared, budget, store, dry_run, jobs) if budget else None
     if budgeted is not None:
         settings = budgeted.settings
     if dry_run:
-        show_plan(settings, prepared, budgeted, as_json=as_json)
+        show_plan(settings, prepared, budgeted, jobs=jobs, as_json=as_json)
         return
-    report = _run(settings, prepared, store, out, audit, database, budgeted, as_json=as_json)
+    report = _run(settings, prepared, store, out, audit, database, budgeted, jobs, as_json=as_json)
     if failed := sum(cell["status"] == "failed" for cell in report["cells"]):
         raise PartialFailure(
             f"{failed} of {len(report['cells'])} cells failed",
@@ -136,7 +137,12 @@ def compare(
 
 
 def _budgeted(
-    settings: CompareSettings, prepared: Prepared, minutes: float, root: Path, dry_run: bool
+    settings: CompareSettings,
+    prepared: Prepared,
+    minutes: float,
+    root: Path,
+    dry_run: bool,
+    jobs: int,
 ) -> Budgeted:
     """Plans what fits, and says what does not; a dry run makes no store to look into."""
     from lipo_cli.commands.console import say, warn
@@ -148,7 +154,7 @@ def _budgeted(
         ledger = None
     else:
         ledger = MlflowLedger(open_store(root), settings.experiment)
-    budgeted = fit_into(settings, prepared, minutes, ledger)
+    budgeted = fit_into(settings, prepared, minutes, ledger, jobs=jobs)
     say(budgeted.sentence())
     if warning := without_verdict(settings, range(budgeted.settings.seeds)):
         warn(warning)
@@ -163,6 +169,7 @@ def _run(
     audit: AuditReport | None,
     database: str | None,
     budgeted: Budgeted | None,
+    jobs: int,
     *,
     as_json: bool,
 ) -> dict[str, Any]:
@@ -175,7 +182,10 @@ def _run(
 
     ledger = MlflowLedger(open_store(root), settings.experiment)
     result, folder = run_recorded(
-        settings, prepared, ledger, out, audit, budgeted=budgeted, tune_storage=database
+        *(settings, prepared, ledger, out, audit),
+        budgeted=budgeted,
+        tune_storage=database,
+        jobs=jobs,
     )
     report = as_dict(result)
     if budgeted is not None:

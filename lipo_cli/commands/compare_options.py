@@ -58,6 +58,16 @@ Budget = Annotated[
 ]
 
 
+Jobs = Annotated[
+    int,
+    typer.Option(
+        "--jobs",
+        "-j",
+        min=1,
+        help="Cells trained side by side, each in a process with its share of the cores (and a "
+        "gigabyte or two of memory): a small model gains little from many threads.",
+    ),
+]
 Splits = Annotated[
     int | None,
     typer.Option(

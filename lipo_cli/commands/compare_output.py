@@ -13,12 +13,12 @@ from lipo_cli.commands.console import emit_json, json_ready, out, say, warn
 from lipo_cli.commands.dataset_lines import tell_unread
 from lipo_cli.commands.select_source import write_source
 from lipo_cli.comparison.budget import Budgeted
-from lipo_cli.comparison.cells import CellResult
-from lipo_cli.comparison.estimate import estimate
+from lipo_cli.comparison.cell_result import CellResult
+from lipo_cli.comparison.estimate import estimate, measure_rates
 from lipo_cli.comparison.figures import draw_all
 from lipo_cli.comparison.plan import cell_name, make_plan
 from lipo_cli.comparison.prepare import Prepared
-from lipo_cli.comparison.report_text import FEWER_VIEWS, MORE_STEPS
+from lipo_cli.comparison.report_reading import FEWER_VIEWS, MORE_STEPS
 from lipo_cli.comparison.result import Comparison, cells_table
 from lipo_cli.comparison.summary import SummaryRow
 from lipo_cli.comparison.tuning_figures import draw_tuning
@@ -64,6 +64,7 @@ def show_plan(
     prepared: Prepared,
     budgeted: Budgeted | None = None,
     *,
+    jobs: int = 1,
     as_json: bool,
 ) -> None:
     """Prints the settings, then the cells to come, and last the time they will take here.
@@ -74,9 +75,13 @@ def show_plan(
     plan = make_plan(settings)
     n_pool = len(prepared.require_pool()) if plan.needs_pool else 0
     plan.check(n_pool)
-    expected = estimate(plan, prepared, settings.training).times(settings.splits)
+    expected = estimate(plan, prepared, settings.training, jobs).times(settings.splits)
     n_tuned = len(tuned_cells(plan, settings)) * settings.splits
-    trials = tuning_seconds(plan, settings, prepared, expected.rates) * settings.splits
+    trials = 0.0
+    if n_tuned:
+        # Trials follow one another: each learns from those before.
+        alone = measure_rates(plan, prepared, settings.training) if jobs > 1 else expected.rates
+        trials = tuning_seconds(plan, settings, prepared, alone) * settings.splits
     seconds = expected.seconds + trials
     if as_json:
         emit_json(
@@ -114,9 +119,10 @@ def show_plan(
     out.print(table)
     rates = ", ".join(f"{name} {rate:.0f}/s" for name, rate in expected.rates.items())
     added = f", and {settings.tuning.trials} trials for each of {n_tuned}" if n_tuned else ""
+    beside = f", {jobs} cells side by side" if jobs > 1 else ""
     out.print(
         f"{expected.n_cells} cells on a pool of {n_pool}{added}, {settings.training.epochs} "
-        f"epochs each: about {seconds / 60:.1f} minutes here (training molecules {rates})",
+        f"epochs each{beside}: about {seconds / 60:.1f} minutes here (training molecules {rates})",
         style="bold",
     )
 
@@ -199,7 +205,10 @@ def _tell_views(cells: Sequence[CellResult], epochs: int) -> None:
         f"{views:.1f} times, the control none {epochs} times"
     )
     if views < 1:
-        warn(f"{1 - views:.0%} of the rows of {most.label} were never seen: give --epochs more")
+        warn(
+            f"{1 - views:.0%} of the rows of {most.label} were never seen: give --epochs more, or "
+            "--no-equal-steps"
+        )
 
 
 def _show_verdicts(result: Comparison, settings: CompareSettings) -> None:

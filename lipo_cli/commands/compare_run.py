@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lipo_cli.chem.audit import AuditReport
+from lipo_cli.commands.cell_workers import CellWorkers
 from lipo_cli.commands.compare_command import command_of
 from lipo_cli.commands.compare_output import write_result
 from lipo_cli.commands.compare_view import CompareView
@@ -39,6 +40,7 @@ def run_recorded(
     offers_champion: bool = True,
     budgeted: Budgeted | None = None,
     tune_storage: str | None = None,
+    jobs: int = 1,
 ) -> tuple[Comparison, Path]:
     """Runs a comparison, or what is left of it, and keeps its tables and figures in its record.
 
@@ -51,6 +53,7 @@ def run_recorded(
         offers_champion: Whether its best model may be registered.
         budgeted: The plan that the settings are of, where there is a budget.
         tune_storage: A database for the trials of tuning; None: a journal file.
+        jobs: Cells side by side.
 
     Returns:
         The result, and the folder of its files.
@@ -64,7 +67,7 @@ def run_recorded(
         name += f" x {'+'.join(Path(model).name for model in settings.models)}"
     with (
         ledger.record("comparison", name, fingerprint, settings, tags) as record,
-        CompareView(settings.training.epochs) as view,
+        CompareView(settings.training.epochs, jobs=jobs) as view,
     ):
         result = compare(
             settings,
@@ -76,6 +79,7 @@ def run_recorded(
             tune_storage=tune_storage,
             offers_champion=offers_champion,
             pace=None if budgeted is None else budgeted.pace(),
+            workers=CellWorkers(jobs) if jobs > 1 else None,
         )
         result.run_id = record.run_id
         if budgeted is not None:

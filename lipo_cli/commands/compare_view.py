@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lipo_cli.commands.console import err, say
-from lipo_cli.comparison.cells import CellResult
+from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.plan import Cell
 from lipo_cli.comparison.scoring import Scored
 from lipo_cli.comparison.tuning_result import Tuned
@@ -56,10 +56,12 @@ class CompareView:
     Args:
         n_epochs: Epochs of a cell, for the time left.
         console: Where to draw.
+        jobs: Cells side by side.
     """
 
-    def __init__(self, n_epochs: int, console: Console = err) -> None:
+    def __init__(self, n_epochs: int, console: Console = err, *, jobs: int = 1) -> None:
         self._n_epochs = n_epochs
+        self._jobs = jobs
         self._console = console
         self._rows: dict[Cell, _Row] = {}
         self._expected = 0
@@ -174,7 +176,7 @@ class CompareView:
         open_rows = [r for r in self._rows.values() if r.state in ("waiting", "training")]
         unknown = max(0, self._expected - len(self._rows))
         epochs = sum(self._n_epochs - r.epoch for r in open_rows) + unknown * self._n_epochs
-        return per_epoch * epochs
+        return per_epoch * epochs / min(self._jobs, max(1, len(open_rows) + unknown))
 
     def _row(self, cell: Cell) -> _Row:
         return self._rows.setdefault(cell, _Row(cell))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from lipo_cli.comparison.cells import CellResult
+    from lipo_cli.comparison.cell_result import CellResult
     from lipo_cli.comparison.ensemble import EnsembleResult
     from lipo_cli.comparison.plan import Cell
     from lipo_cli.comparison.prepare import Prepared

@@ -82,6 +82,7 @@ def run_tables(
     out: Path | None,
     *,
     dry_run: bool,
+    jobs: int,
     as_json: bool,
 ) -> None:
     """Runs the comparisons of a preset that has several, or what is left of them.
@@ -93,6 +94,7 @@ def run_tables(
         root: Folder of the MLflow store.
         out: Folder of the result; None: one beside the store.
         dry_run: Show the plan and its time, and stop.
+        jobs: Cells side by side.
         as_json: Print JSON.
 
     Raises:
@@ -118,12 +120,14 @@ def run_tables(
     ]
     audit = announce(prepared)
     if dry_run:
-        show_tables_plan(asked, published, prepared, adaptation, differences, as_json=as_json)
+        show_tables_plan(
+            asked, published, prepared, adaptation, differences, jobs=jobs, as_json=as_json
+        )
         return
     ledger = MlflowLedger(open_store(root), first.experiment)
     tables = Tables(differences=differences)
     run_id, folder = _run(
-        recipe, published, asked, adaptation, tables, prepared, ledger, audit, out
+        recipe, published, asked, adaptation, tables, prepared, ledger, audit, out, jobs
     )
     if as_json:
         emit_json(tables.as_dict(preset=recipe.name, run_id=run_id, folder=str(folder)))
@@ -193,6 +197,7 @@ def _run(
     ledger: MlflowLedger,
     audit: AuditReport | None,
     out: Path | None,
+    jobs: int,
 ) -> tuple[str, Path]:
     """Fills the tables, keeps them, and returns their record and folder."""
     parameters = TablesSettings(preset=recipe.name, adapt=recipe.adapt, tasks=dict(asked))
@@ -205,7 +210,9 @@ def _run(
         for number, (task, settings) in enumerate(asked.items(), 1):
             say(f"table {number} of {len(asked)}: {published.tables[task].title}")
             inside = None if out is None else out / task
-            _one(task, settings, published, adaptation, tables, prepared, ledger, audit, inside)
+            _one(
+                task, settings, published, adaptation, tables, prepared, ledger, audit, inside, jobs
+            )
         for path in _write(tables, folder, recipe.name, record.run_id, prepared):
             if path.suffix == ".png":
                 record.figure(path)
@@ -227,6 +234,7 @@ def _one(
     ledger: MlflowLedger,
     audit: AuditReport | None,
     folder: Path | None,
+    jobs: int,
 ) -> None:
     """Runs one table; what makes it impossible is said in its cells and stops no other."""
     table, error, cells = published.tables[task], None, []
@@ -238,7 +246,9 @@ def _one(
         except LipoError as failure:
             error = str(failure)
     try:
-        result, _ = run_recorded(settings, prepared, ledger, folder, audit, offers_champion=False)
+        result, _ = run_recorded(
+            settings, prepared, ledger, folder, audit, offers_champion=False, jobs=jobs
+        )
         cells = result.cells
         tables.comparisons[task] = as_dict(result)
     except LipoError as failure:

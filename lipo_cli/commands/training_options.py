@@ -46,7 +46,8 @@ EqualSteps = Annotated[
     typer.Option(
         "--equal-steps/--no-equal-steps",
         help="An epoch takes as many rows as primary train has, dealt out in turn from all that "
-        "is trained on: more data take no more steps. (default: an epoch is all rows)",
+        "is trained on: more data take no more steps. Off: an epoch is all rows. (default: on in "
+        "`lipo compare`, off in `lipo finetune`)",
         rich_help_panel=_PANEL,
     ),
 ]

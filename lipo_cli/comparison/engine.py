@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lipo_cli.comparison.cells import CellResult, run_cell
+from lipo_cli.comparison.cell_result import CellResult
+from lipo_cli.comparison.cell_runs import Task, Workers, failed, run_cells
+from lipo_cli.comparison.cells import run_cell
 from lipo_cli.comparison.ledger import Ledger, code_version
 from lipo_cli.comparison.plan import NO_ROWS, Cell, Plan, ScoresByMethod, make_plan
 from lipo_cli.comparison.prepare import Prepared, digest
@@ -20,31 +22,12 @@ from lipo_cli.comparison.result import Comparison
 from lipo_cli.comparison.scoring import Scored
 from lipo_cli.comparison.statistics import verdicts_of
 from lipo_cli.comparison.summary import pick_champion, selection_overlaps, summarise
-from lipo_cli.comparison.tuning import TuningView
 from lipo_cli.comparison.tuning_methods import Tunings, tune_methods
-from lipo_cli.errors import LipoError, TrainingError, ValuationError
+from lipo_cli.comparison.view import View
+from lipo_cli.errors import TrainingError, ValuationError
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import CompareSettings, ScoringMethod, TrainingSettings
 from lipo_cli.valuation.ekfac import check_ekfac
-
-
-class View(TuningView, Protocol):
-    """What a comparison shows while it runs: the table of cells, beside progress."""
-
-    def planned(self, cells: Sequence[Cell], n_expected: int) -> None:
-        """The cells known so far; more may follow once the pool is scored."""
-
-    def started(self, cell: Cell) -> None:
-        """A cell starts, or is looked up."""
-
-    def epoch(self, cell: Cell, row: Mapping[str, float]) -> None:
-        """An epoch of a cell is over."""
-
-    def finished(self, cell: Cell, result: CellResult) -> None:
-        """A cell is over, well or badly."""
-
-    def scored(self, scored: Scored) -> None:
-        """The pool has values."""
 
 
 class Pace(Protocol):
@@ -65,6 +48,7 @@ def compare(
     tune_storage: str | None = None,
     offers_champion: bool = True,
     pace: Pace | None = None,
+    workers: Workers | None = None,
 ) -> Comparison:
     """Runs a comparison, or what is left of it.
 
@@ -80,6 +64,7 @@ def compare(
         offers_champion: False for a recipe that is rerun to be looked at, not to be used.
         pace: Asked before every method of every seed, the first of which is run whatever the
             answer; None: there is time.
+        workers: Run cells side by side; None: one after another, in this process.
 
     Returns:
         The result; a failed cell is in it and does not stop the others.
@@ -91,7 +76,7 @@ def compare(
         TrainingError: its reference model diverged, so that nothing can be scored. On a later split
             either is a failure of that split's cells.
     """
-    work = _Work(settings, ledger, view, tune_storage, pace)
+    work = _Work(settings, ledger, view, tune_storage, pace, workers)
     parts = (prepared, *other_splits)
     plans = [make_plan(settings, part.split.seed if other_splits else None) for part in parts]
     sizes = [_checked_pool_size(*each) for each in zip(plans, parts, strict=True)]
@@ -108,8 +93,8 @@ def compare(
             if not splits:
                 raise
             # Hours of earlier splits are not to be lost with this one.
-            failed = [_failed(cell, error) for cell in plan.cells()]
-            splits.append(_OfSplit(plan.cells(), failed, {}, {}, Tunings(), []))
+            lost = [failed(cell, error) for cell in plan.cells()]
+            splits.append(_OfSplit(plan.cells(), lost, {}, {}, Tunings(), []))
         results += splits[-1].results
     verdicts = verdicts_of(results)
     summary = summarise(results, verdicts)
@@ -146,6 +131,7 @@ class _Work:
     view: View
     tune_storage: str | None
     pace: Pace | None
+    workers: Workers | None
 
 
 @dataclass(frozen=True)
@@ -196,21 +182,39 @@ def _on_one_split(
     plan = plan.with_random_controls(scores, n_pool)
     cells = plan.cells()
     shown.planned(cells, len(cells))
+    task_of = partial(_task, scores=scores, n_pool=n_pool, tunings=tunings, settings=settings)
     results: list[CellResult] = []
     left_out: list[str] = []
-    for (seed, peft), block in groupby(cells, lambda cell: (cell.seed, cell.peft)):
-        together = list(block)
-        if work.pace is not None and not work.pace.fits(together, scores, n_pool) and results:
+    for block in _blocks(cells, work):
+        if work.pace is not None and not work.pace.fits(block, scores, n_pool) and results:
             # A method of a seed stays whole: its cells are compared with one another.
-            left_out.append(f"{peft} with seed {seed} (the time ran short)")
-            shown.planned(cells := [c for c in cells if c not in together], len(cells))
+            left_out.append(f"{block[0].peft} with seed {block[0].seed} (the time ran short)")
+            shown.planned(cells := [c for c in cells if c not in block], len(cells))
             continue
-        results += [
-            known.get(cell) or _guarded(cell, scores, n_pool, prepared, tunings, work)
-            for cell in together
-        ]
+        new = [cell for cell in block if cell not in known]
+        known |= zip(
+            new,
+            run_cells(new, task_of, prepared, ledger, view, work.workers),
+            strict=True,
+        )
+        results += [known[cell] for cell in block]
     chosen = {c.name: c.rows(scores, n_pool, plan.seeds[0]) for c in plan.choices if n_pool}
     return _OfSplit(cells, results, scored, chosen, tunings, left_out)
+
+
+def _blocks(cells: Sequence[Cell], work: _Work) -> list[list[Cell]]:
+    """Returns what is run together: where the clock has a say, a method of a seed, else all."""
+    if work.pace is None:
+        return [list(cells)]
+    return [list(block) for _, block in groupby(cells, lambda cell: (cell.seed, cell.peft))]
+
+
+def _task(
+    cell: Cell, scores: ScoresByMethod, n_pool: int, tunings: Tunings, settings: CompareSettings
+) -> Task:
+    """Returns the points that a cell adds, and how it is trained."""
+    rows = cell.choice.rows(scores, n_pool, cell.seed) if n_pool else NO_ROWS
+    return Task(cell, rows, tunings.training(cell, settings.training))
 
 
 def comparison_fingerprint(settings: CompareSettings, prepared: Prepared) -> str:
@@ -220,48 +224,6 @@ def comparison_fingerprint(settings: CompareSettings, prepared: Prepared) -> str
         scope=prepared.scope(),
         pool=digest(pool.examples) if pool is not None else None,
         code=code_version(),
-    )
-
-
-def _guarded(
-    cell: Cell,
-    scores: ScoresByMethod,
-    n_pool: int,
-    prepared: Prepared,
-    tunings: Tunings,
-    work: _Work,
-) -> CellResult:
-    """Runs a cell; its failure is a result, an interruption is not."""
-    view = work.view
-    view.started(cell)
-    try:
-        rows = cell.choice.rows(scores, n_pool, cell.seed) if n_pool else NO_ROWS
-        result = run_cell(
-            cell,
-            rows,
-            prepared,
-            tunings.training(cell, work.settings.training),
-            work.ledger,
-            progress=view,
-            on_epoch=lambda row: view.epoch(cell, row),
-        )
-    except Exception as error:  # a cell that fails, for whatever reason, must not stop the rest
-        result = _failed(cell, error)
-    view.finished(cell, result)
-    return result
-
-
-def _failed(cell: Cell, error: Exception) -> CellResult:
-    text = str(error) if isinstance(error, LipoError) else f"{type(error).__name__}: {error}"
-    return CellResult(
-        selection=cell.choice.name,
-        peft=cell.peft,
-        seed=cell.seed,
-        role=cell.choice.role,
-        status="failed",
-        model=cell.model,
-        split=cell.split,
-        error=" ".join(text.split())[:300],
     )
 
 

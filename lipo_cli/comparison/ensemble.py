@@ -18,12 +18,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from lipo_cli.comparison.cell_record import log_inputs
+from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.cells import (
-    CellResult,
     CellSettings,
     cell_fingerprint,
     cell_settings,
-    log_inputs,
     run_cell,
     training_examples,
 )

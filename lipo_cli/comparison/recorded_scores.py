@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lipo_cli.comparison.cells import cell_fingerprint, log_inputs
+from lipo_cli.comparison.cell_record import log_inputs
+from lipo_cli.comparison.cells import cell_fingerprint
 from lipo_cli.comparison.ledger import Finished, Ledger, code_version
 from lipo_cli.comparison.plan import NO_ROWS, Cell
 from lipo_cli.comparison.prepare import Prepared, digest, rows_digest

@@ -10,9 +10,10 @@ from statistics import fmean
 from typing import Any
 
 from lipo_cli.comparison import report_text as text
-from lipo_cli.comparison.cells import CellResult
+from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.report_figures import Picture, pictures_of
 from lipo_cli.comparison.report_molecules import Scoring, scorings_of
+from lipo_cli.comparison.report_reading import how_to_read
 from lipo_cli.comparison.report_record import Material
 from lipo_cli.comparison.report_verdicts import (
     SelectionVerdicts,
@@ -145,7 +146,7 @@ def build_report(material: Material) -> ReportData:
         came_to=[Fact(name, value) for name, value in text.came_to_facts(material)],
         environment=[Fact(name, value) for name, value in record["environment"].items()],
         command=record["command"],
-        reading=[Fact(name, value) for name, value in text.how_to_read(material)],
+        reading=[Fact(name, value) for name, value in how_to_read(material)],
     )
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import NamedTuple
 
-from lipo_cli.comparison.cells import CellResult
+from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.figures import VALUE_NAMES
+from lipo_cli.comparison.report_reading import equal_steps
 from lipo_cli.comparison.report_record import Material
-from lipo_cli.comparison.report_text import equal_steps
 from lipo_cli.comparison.report_verdicts import with_minus
 from lipo_cli.settings import ScoringMethod
 

@@ -19,7 +19,8 @@ import pandas as pd
 
 from lipo_cli.chem.audit import AuditReport
 from lipo_cli.chem.tables import MoleculeTable
-from lipo_cli.comparison.cells import CellResult, effective
+from lipo_cli.comparison.cell_result import CellResult
+from lipo_cli.comparison.cells import effective
 from lipo_cli.comparison.result import Comparison
 from lipo_cli.comparison.statistics import Verdict
 from lipo_cli.comparison.summary import Overlap, SummaryRow

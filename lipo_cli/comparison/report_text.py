@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from lipo_cli.comparison.plan import cell_name, labelled
+from lipo_cli.comparison.report_reading import FEWER_VIEWS, MORE_STEPS, equal_steps, n_splits
 from lipo_cli.comparison.report_record import Material
 from lipo_cli.settings import Peft, ScoringMethod
 
@@ -26,12 +27,6 @@ METHOD_NAMES: dict[ScoringMethod, str] = {
 }
 _FOLDERS = re.compile(r"(?<![^\s'\"(=])~?/(?:[\w.+@-]+/)+(?=[\w.+@-])")
 """The folders before the last name of an absolute path."""
-
-MORE_STEPS = "a cell with more rows takes more steps, which may be part of its difference to `none`"
-FEWER_VIEWS = (
-    "with equal steps a cell with more rows sees each of them less often, which may be part of its "
-    "difference to `none`"
-)
 
 
 def title(material: Material) -> str:
@@ -112,7 +107,7 @@ def data_facts(material: Material) -> list[tuple[str, str]]:
         ("Dataset", f"{_dataset(material)}: {without_folders(data['description'])}"),
         ("Measured set", _table(record["primary"])),
         (
-            f"Split {data['split']}" + (", the first" if _n_splits(material) > 1 else ""),
+            f"Split {data['split']}" + (", the first" if n_splits(material) > 1 else ""),
             f"{data['n_train']:,} training, {data['n_val']:,} validation, {data['n_test']:,} test "
             "molecules",
         ),
@@ -211,79 +206,6 @@ def bare(value: str) -> str:
 def without_folders(text: str) -> str:
     """Returns a text with absolute paths cut down to their last name: a report may be sent on."""
     return _FOLDERS.sub("", text)
-
-
-def equal_steps(material: Material) -> bool:
-    """Returns whether all cells took equal steps."""
-    # Comparisons of before the setting do not name it.
-    return bool(material.settings["training"].get("equal_steps", False))
-
-
-def how_to_read(material: Material) -> list[tuple[str, str]]:
-    """Returns what a reader who was not there should know."""
-    seeds = len({cell.seed for cell in material.cells})
-    splits = _n_splits(material)
-    facts = [
-        (
-            "RMSE",
-            f"The typical error of a prediction in {material.record['label']} units: lower is "
-            "better. Validation chose epochs, values and the champion; test was measured once.",
-        ),
-        (
-            "Controls",
-            "`none` is training without the secondary set, `all` with all of it, `random:k=K` with "
-            "K of its points drawn at random. A choice is worth something if it beats both `none` "
-            "and as many random points.",
-        ),
-        (
-            "Equal steps, fewer views",
-            "Epochs of all cells have as many rows as the primary training set (--equal-steps), "
-            "dealt out in turn from all that a cell trains on: more points are no more steps, but "
-            "fewer views of each, which counts against larger choices until the cells have "
-            "converged.",
-        )
-        if equal_steps(material)
-        else (
-            "More points, more steps",
-            "Cells train for the same number of epochs, so that more points are also more steps: "
-            "the difference to random points is free of that, the one to `none` is not until the "
-            "cells have converged. (--equal-steps gives all equal steps.)",
-        ),
-        (
-            "Seeds",
-            "One seed proves little: retraining the same cell moves its RMSE by some hundredths. "
-            "Run it with --seeds 3 or more."
-            if seeds < 2 and splits < 2
-            else f"Intervals are over {splits} splits, whose training molecules overlap. Counts of "
-            "molecules, values, drawn molecules, overlaps and the audit are of the first split."
-            if splits > 1
-            else f"Intervals are over {seeds} training seeds and the test molecules; another split "
-            "of the data may differ by more than they say.",
-        ),
-    ]
-    if material.values:
-        facts.append(
-            (
-                "Values",
-                "Above 0: adding the point lowers the error on validation molecules, as the method "
-                "works it out without retraining. The standard error is that of the "
-                "computation; other validation molecules would move the values by more. A value "
-                "is no judgement on a measurement: a low one may be a wrong label or a molecule "
-                "unlike those that are to be predicted.",
-            )
-        )
-    facts.append(
-        (
-            "Champion",
-            "The registry's alias goes to the best on validation. The lowest test RMSE of many "
-            "cells is partly luck: it is marked in the table, and decides nothing.",
-        )
-    )
-    return facts
-
-
-def _n_splits(material: Material) -> int:
-    return len({cell.split for cell in material.cells})
 
 
 def _dataset(material: Material) -> str:

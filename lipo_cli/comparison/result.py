@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lipo_cli.comparison.cells import CellResult
+from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.scoring import Scored
 from lipo_cli.comparison.statistics import Verdict

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from lipo_cli.comparison.cells import CellResult
+from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.settings import PEFT_METHODS, CompareSettings, Peft, Settings
 from lipo_cli.settings_base import build, read_settings_file
 

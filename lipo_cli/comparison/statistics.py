@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lipo_cli.comparison.cells import CellResult
+from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.intervals import (
     LEVEL,
     Component,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lipo_cli.comparison.cells import CellResult
+from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.plan import labelled
 from lipo_cli.comparison.statistics import Verdict, equal_random, verdicts_of
 from lipo_cli.comparison.variation import Arm, Unit, arms_of, mean_interval

@@ -17,13 +17,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lipo_cli.comparison.cells import (
-    cell_settings,
-    effective,
-    epoch_size,
-    log_inputs,
-    training_examples,
-)
+from lipo_cli.comparison.cell_record import log_inputs
+from lipo_cli.comparison.cells import cell_settings, effective, epoch_size, training_examples
 from lipo_cli.comparison.ledger import Ledger, Recorder, code_version
 from lipo_cli.comparison.plan import Cell
 from lipo_cli.comparison.prepare import Prepared, digest

@@ -6,7 +6,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lipo_cli.comparison.cells import CellSettings, curve_names
+from lipo_cli.comparison.cell_record import curve_names
+from lipo_cli.comparison.cells import CellSettings
 from lipo_cli.comparison.ledger import Recorder
 from lipo_cli.comparison.tuning_figures import draw_tuning
 from lipo_cli.comparison.tuning_result import IMPORTANCE, Tuned

@@ -7,7 +7,7 @@ from collections.abc import Container, Mapping, Sequence
 
 import numpy as np
 
-from lipo_cli.comparison.cells import CellResult
+from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.intervals import (
     Component,
     Floats,

@@ -1,4 +1,4 @@
-"""Where a model computes, and with how many bits."""
+"""Where a model computes, with how many threads, and with how many bits."""
 
 from __future__ import annotations
 
@@ -64,3 +64,14 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     """Returns the autocast context for `auto`, `float32` or `bf16`."""
     enabled = precision == "bf16" or (precision == "auto" and has_bf16(device))
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+@contextmanager
+def threads_of(n: int) -> Iterator[None]:
+    """Takes one n-th of this process's threads inside the block: n such stand side by side."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before // n))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

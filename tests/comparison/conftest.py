@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from lipo_cli.chem import demo
-from lipo_cli.comparison.cells import CellResult
+from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.plan import Cell
 from lipo_cli.comparison.scoring import Scored
 from lipo_cli.comparison.tuning_result import Tuned

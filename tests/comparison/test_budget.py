@@ -19,6 +19,11 @@ from tests.comparison.conftest import N_SECONDARY, Listener, World
 RATES: dict[Peft, float] = {"full": 5.0, "lora": 10.0, "ia3": 20.0}
 
 
+def by_epochs(world: World, **changes: object) -> CompareSettings:
+    """Returns settings whose epochs are all rows: a cell costs what it adds."""
+    return world.settings(training={"equal_steps": False}, **changes)
+
+
 def by_hand(prepared: Prepared, n_selected: float, rate: float, epochs: int = 3) -> float:
     """Five seconds, training and a third of it for validation, a third for the last look."""
     split = prepared.split
@@ -37,7 +42,7 @@ def fitted(
 
 
 def test_what_fits_is_the_sum_of_its_cells(world: World) -> None:
-    settings = world.settings(selections=("random:k=6",), peft=("lora", "ia3"), seeds=2)
+    settings = by_epochs(world, selections=("random:k=6",), peft=("lora", "ia3"), seeds=2)
     prepared = prepare(settings.data)
     one = {p: sum(by_hand(prepared, k, RATES[p]) for k in (0, 24, 6)) for p in ("lora", "ia3")}
     both = one["lora"] + one["ia3"]
@@ -53,9 +58,20 @@ def test_what_fits_is_the_sum_of_its_cells(world: World) -> None:
     assert least.settings.peft == ("lora",)
 
 
+def test_by_equal_steps_what_is_added_costs_nothing(world: World) -> None:
+    settings = world.settings(selections=("random:k=6",), peft=("lora",))
+    prepared = prepare(settings.data)
+    one = by_hand(prepared, 0, RATES["lora"])
+    assert fitted(settings, prepared, 3 * one + 1).seconds == pytest.approx(3 * one)
+
+
 def test_seeds_go_first_then_methods_then_selections_and_none_never(world: World) -> None:
-    settings = world.settings(
-        selections=("random:k=6", "none", "random:k=7"), peft=("lora", "ia3"), seeds=3, first_seed=4
+    settings = by_epochs(
+        world,
+        selections=("random:k=6", "none", "random:k=7"),
+        peft=("lora", "ia3"),
+        seeds=3,
+        first_seed=4,
     )
     prepared = prepare(settings.data)
     least = sum(by_hand(prepared, k, RATES["lora"]) for k in (0, 24, 6))
@@ -66,7 +82,7 @@ def test_seeds_go_first_then_methods_then_selections_and_none_never(world: World
 
 
 def test_an_impossible_budget_names_the_smallest_one(world: World) -> None:
-    settings = world.settings(selections=("random:k=6", "random:k=7"), peft=("lora", "ia3"))
+    settings = by_epochs(world, selections=("random:k=6", "random:k=7"), peft=("lora", "ia3"))
     prepared = prepare(settings.data)
     least = sum(by_hand(prepared, k, RATES["lora"]) for k in (0, 24, 6))
     with pytest.raises(SettingsError, match=r"random:k=6 x lora .* one seed") as caught:
@@ -78,21 +94,21 @@ def test_an_impossible_budget_names_the_smallest_one(world: World) -> None:
 
 
 def test_a_scoring_and_its_random_control_are_counted(world: World) -> None:
-    scored = world.settings(selections=("tsds:top=6",))
+    scored = by_epochs(world, selections=("tsds:top=6",))
     prepared = prepare(scored.data)
     cells = sum(by_hand(prepared, k, RATES["lora"]) for k in (0, 24, 6, 6))
     planned = fitted(scored, prepared, 1e6)
     assert planned.seconds > cells
-    other = world.settings(selections=("influence:top=6",))
+    other = by_epochs(world, selections=("influence:top=6",))
     assert fitted(other, prepared, 1e6).seconds > planned.seconds
     # A reference model that no cell shares is one training more.
-    apart = world.settings(selections=("tsds:top=6",), reference_peft="ia3")
+    apart = by_epochs(world, selections=("tsds:top=6",), reference_peft="ia3")
     slower = fitted(apart, prepared, 1e6, rates={"lora": 10.0, "ia3": 10.0})
     assert slower.seconds - planned.seconds == pytest.approx(by_hand(prepared, 0, 10.0))
 
 
 def test_what_is_found_costs_nothing(world: World, store: Store) -> None:
-    settings = world.settings(selections=("tsds:top=6",))
+    settings = by_epochs(world, selections=("tsds:top=6",))
     prepared = prepare(settings.data)
     ledger = MlflowLedger(store, settings.experiment)
     before = fitted(settings, prepared, 1e6, ledger)
@@ -108,7 +124,7 @@ def test_what_is_found_costs_nothing(world: World, store: Store) -> None:
 
 
 def test_a_rate_that_was_too_good_is_corrected_while_it_runs(world: World) -> None:
-    settings = world.settings(selections=("none",), peft=("lora", "ia3"), seeds=2, controls=False)
+    settings = by_epochs(world, selections=("none",), peft=("lora", "ia3"), seeds=2, controls=False)
     prepared = prepare(settings.data)
     lora, ia3 = (by_hand(prepared, 0, RATES[p]) for p in ("lora", "ia3"))
     cells = {(c.peft, c.seed): [c] for c in make_plan(settings).cells()}
@@ -137,7 +153,7 @@ class NoTime:
 def test_what_does_not_fit_is_not_started_and_methods_stay_whole(
     world: World, store: Store
 ) -> None:
-    settings = world.settings(selections=("random:k=6",), peft=("lora", "ia3"), seeds=2)
+    settings = by_epochs(world, selections=("random:k=6",), peft=("lora", "ia3"), seeds=2)
     pace, listener = NoTime(), Listener()
     ledger = MlflowLedger(store, settings.experiment)
     result = compare(settings, prepare(settings.data), ledger, listener, pace=pace)
@@ -150,18 +166,18 @@ def test_what_does_not_fit_is_not_started_and_methods_stay_whole(
 
 
 def test_one_seed_left_of_several_is_said_to_allow_no_verdict(world: World) -> None:
-    several = world.settings(seeds=3)
+    several = by_epochs(world, seeds=3)
     said = without_verdict(several, [0])
     assert said is not None
     assert said.startswith("one seed is left, and with one seed there is no verdict")
     assert without_verdict(several, [0, 1]) is None
-    assert without_verdict(world.settings(seeds=1), [0]) is None, "one was asked for"
+    assert without_verdict(by_epochs(world, seeds=1), [0]) is None, "one was asked for"
 
 
 def test_a_reference_model_of_a_method_not_compared_is_taken_for_the_slowest(world: World) -> None:
-    settings = world.settings(selections=("tsds",), peft=("ia3",), reference_peft="full")
+    settings = by_epochs(world, selections=("tsds",), peft=("ia3",), reference_peft="full")
     prepared = prepare(settings.data)
-    same = world.settings(selections=("tsds",), peft=("ia3",), reference_peft="ia3")
+    same = by_epochs(world, selections=("tsds",), peft=("ia3",), reference_peft="ia3")
     other = fitted(settings, prepared, 1e6, rates={"ia3": 50.0}).seconds
     own = fitted(same, prepared, 1e6, rates={"ia3": 50.0}).seconds
     assert other == pytest.approx(own + by_hand(prepared, 0, 50.0))

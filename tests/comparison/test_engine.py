@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
+from lipo_cli.comparison import cell_runs as cell_runs_module
 from lipo_cli.comparison import cells as cells_module
 from lipo_cli.comparison import engine as engine_module
 from lipo_cli.comparison.engine import compare
@@ -82,7 +83,7 @@ def test_every_cell_has_its_controls_and_honest_numbers(world: World, store: Sto
         assert cell.n_train == len(prepared.train) + (cell.n_selected or 0)
 
 
-def test_with_equal_steps_more_rows_do_not_train_longer(
+def test_more_rows_train_longer_only_without_equal_steps(
     world: World, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[tuple[int, int]] = []
@@ -105,13 +106,13 @@ def test_with_equal_steps_more_rows_do_not_train_longer(
 
     monkeypatch.setattr(cells_module, "fit", counting)
     settings = world.settings(selections=("random:k=6",))
-    training = settings.training.model_copy(update={"equal_steps": True})
-    run(settings.model_copy(update={"training": training}), store)
+    run(settings, store)
     equal = dict(counted)
     assert len(equal) == 3  # none, all, random
     assert len(set(equal.values())) == 1
     counted.clear()
-    again = run(settings, store)
+    training = settings.training.model_copy(update={"equal_steps": False})
+    again = run(settings.model_copy(update={"training": training}), store)
     epochs, size = settings.training.epochs, settings.training.batch_size
     assert all(steps == epochs * math.ceil(n / size) for n, steps in counted)
     assert len({steps for _, steps in counted}) == 2
@@ -269,13 +270,13 @@ def test_random_controls_of_two_seeds_take_different_points(
 ) -> None:
     settings = world.settings(selections=("random:k=6",), controls=False, seeds=2)
     chosen: dict[int, list[int]] = {}
-    real = engine_module.run_cell
+    real = cell_runs_module.run_cell
 
     def heard(cell, rows, *more, **named):  # type: ignore[no-untyped-def]
         chosen[cell.seed] = rows.tolist()
         return real(cell, rows, *more, **named)
 
-    monkeypatch.setattr(engine_module, "run_cell", heard)
+    monkeypatch.setattr(cell_runs_module, "run_cell", heard)
     run(settings, store)
     assert {seed: len(set(rows)) for seed, rows in chosen.items()} == {0: 6, 1: 6}
     assert chosen[0] != chosen[1]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from lipo_cli.comparison import figures
-from lipo_cli.comparison.cells import CellResult
+from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.result import Comparison
 from lipo_cli.comparison.summary import pick_champion, summarise
 

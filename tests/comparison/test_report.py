@@ -18,7 +18,7 @@ import pytest
 
 from lipo_cli.chem.audit import audit_secondary
 from lipo_cli.commands.compare_output import write_result
-from lipo_cli.comparison.cells import CellResult
+from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.plan import Cell, Choice
 from lipo_cli.comparison.prepare import prepare
 from lipo_cli.comparison.report import build_report

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lipo_cli.comparison.cells import CellResult
+from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.plan import make_plan
 from lipo_cli.comparison.seed_figures import draw_tables
 from lipo_cli.comparison.seed_tables import (

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_1samp
 
-from lipo_cli.comparison.cells import CellResult
+from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.metrics import regression_metrics
 from lipo_cli.comparison.summary import pick_champion, selection_overlaps, summarise
 
