@@ -8,8 +8,8 @@ of them as in the real data: next to nothing to find, and every significant verd
 All models take equal steps, as is the default of `lipo compare`; with `--equal-epochs` they do not,
 and what has not converged is better for more steps, of copies too.
 
-Planted: the same with new molecules, half of whose labels are shuffled: TS-DShapley's choice must
-beat the control `all`.
+Planted: the same with as many new molecules as there are in train, half of whose labels are
+shuffled: TS-DShapley's choice must beat the control `all`.
 
     python benchmarks/verdicts.py                # about an hour of one core
     python benchmarks/verdicts.py --quick --dry
@@ -58,7 +58,7 @@ NOISE = (
 )
 """Name; standard deviations of seed within arm, of molecule within arm, and of the rest."""
 N_ARMS, N_MOLECULES, N_RESAMPLED = 6, 200, 300
-N_TRAIN, N_VAL, N_TEST, N_POOL = 300, 60, 120, 100
+N_TRAIN, N_VAL, N_TEST, N_POOL = 300, 100, 300, 300
 N_COPIES, N_CHOSEN = 30, 10
 
 

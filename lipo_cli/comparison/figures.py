@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.metrics import regression_metrics
@@ -32,6 +33,7 @@ STYLE: dict[Any, Any] = {
     "text.parse_math": False,  # a label column may be called "cost_$"
 }
 _DPI = 150
+_OVER_LINES = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
 
 
 VALUE_NAMES: dict[ScoringMethod, str] = {
@@ -197,6 +199,12 @@ def predicted_vs_measured(cell: CellResult, label: str) -> Figure:
     return figure
 
 
+def plain_log(axis: Axis) -> None:
+    """Labels a logarithmic axis without mathematical text, which `STYLE` leaves unread."""
+    axis.set_major_formatter(LogFormatter())
+    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False))
+
+
 def removal_figure(scored: Scored, label: str) -> Figure:
     """Draws the proxy's held-out error while the lowest values are removed one by one."""
     curve = scored.curve.sort_values("n_removed")
@@ -217,9 +225,12 @@ def removal_figure(scored: Scored, label: str) -> Figure:
             color=COLOURS[1],
             ha=side,
             va="top",
+            bbox=_OVER_LINES,
         )
     axes.axhline(error[0], color="0.5", ls="--", lw=1)
-    axes.annotate("all kept", (0, error[0]), fontsize=8, va="bottom", color="0.35")
+    axes.annotate(
+        "all kept", (0, error[0]), fontsize=8, va="bottom", color="0.35", bbox=_OVER_LINES
+    )
     axes.set_xlabel("secondary points removed, lowest value first")
     axes.set_ylabel(f"proxy's mean squared error\non held-out validation rows ({label}²)")
     axes.set_title(

@@ -15,6 +15,7 @@ from lipo_cli.comparison.figures import (
     STYLE,
     VALUE_NAMES,
     new_panels,
+    plain_log,
     removal_figure,
     save,
     values_figure,
@@ -84,6 +85,7 @@ def residual_figure(scored: Scored) -> Figure:
     """Draws the residual of the system that was solved, product by product."""
     figure, (axes,) = new_panels(1, 6.4, 3.8)
     axes.semilogy(np.arange(len(scored.residuals)), scored.residuals, color=COLOURS[2])
+    plain_log(axes.yaxis)
     axes.set_xlabel("products with the curvature")
     axes.set_ylabel("relative residual")
     return figure
@@ -94,5 +96,5 @@ def extremes(scored: Scored) -> bytes:
     table = scored.table.sort_values("rank")
     n = min(_AT_EACH_END, len(table) // 2) or len(table)
     ends = [*table.head(n).itertuples(), *table.tail(n).itertuples()]
-    legends = [f"rank {point.rank}: {point.value:+.2g}, label {point.label:.2f}" for point in ends]
+    legends = [f"rank {point.rank}: {point.value:+#.2g}, label {point.label:.2f}" for point in ends]
     return draw_grid([str(point.smiles) for point in ends], legends)

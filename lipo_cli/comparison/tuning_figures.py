@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from lipo_cli.comparison.figures import COLOURS, STYLE, new_panels, save
+from lipo_cli.comparison.figures import COLOURS, STYLE, new_panels, plain_log, save
 from lipo_cli.comparison.tuning_result import Tuned
 from lipo_cli.comparison.tuning_space import NAMES
 
@@ -78,6 +78,7 @@ def parameters_figure(tuned: Tuned, label: str) -> Figure:
         values = [t.parameters[name] for t in tuned.trials]
         if min(values) > 0 and max(values) > 5 * min(values):
             axes.set_xscale("log")
+            plain_log(axes.xaxis)
             if min(values) >= 1:  # ranks and alphas read better as plain numbers
                 ticks = [2**i for i in range(16) if min(values) / 2 < 2**i < 2 * max(values)]
                 axes.set_xticks(ticks, [str(tick) for tick in ticks])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
 
-from lipo_cli.comparison.score_figures import draw_scores
+from lipo_cli.comparison.figures import STYLE
+from lipo_cli.comparison.score_figures import draw_scores, residual_figure
 from lipo_cli.comparison.scoring import Scored
 from lipo_cli.valuation.removal import curve_of
 from lipo_cli.valuation.selection import PointScores
@@ -51,3 +54,16 @@ def test_every_picture_is_drawn(tmp_path: Path, values: np.ndarray, label: str) 
     paths = draw_scores(scored(values), tmp_path, label)
     assert [path.stem for path in paths] == ["values", "removal_curve", "diagnostics", "molecules"]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+@pytest.mark.parametrize("last", [0.001, 0.3])  # three decades, and less than one
+def test_the_axis_of_residuals_is_labelled_in_plain_numbers(last: float) -> None:
+    solved = replace(scored(np.linspace(1, -1, N)), residuals=tuple(np.geomspace(0.9, last, 50)))
+    with mpl.rc_context(STYLE):
+        figure = residual_figure(solved)
+        figure.canvas.draw()
+        (axes,) = figure.axes
+        ticks = axes.yaxis.get_ticklabels(which="both")
+    shown = [text.get_text() for text in ticks if text.get_text()]
+    assert len(shown) >= 2
+    assert all(last / 10 < float(text) < 10 for text in shown)
