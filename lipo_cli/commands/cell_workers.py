@@ -1,8 +1,7 @@
 """Cells of a comparison side by side, each in a process with its share of the cores.
 
-A small model gains little from many threads: its matrices are small, and between them Python has
-the word. Cells know nothing of each other, so that as many of them as there are cores cost little
-more than one.
+The matrices of a small model keep few cores busy, and between them Python has the word; cells know
+nothing of each other. How much that gives is a matter of the machine: benchmarks/jobs.py.
 """
 
 from __future__ import annotations

@@ -64,8 +64,8 @@ Jobs = Annotated[
         "--jobs",
         "-j",
         min=1,
-        help="Cells trained side by side, each in a process with its share of the cores (and a "
-        "gigabyte or two of memory): a small model gains little from many threads.",
+        help="Cells trained side by side, each in a process with its share of the cores and a "
+        "gigabyte or two of memory: for machines with more cores than one small model keeps busy.",
     ),
 ]
 Splits = Annotated[
