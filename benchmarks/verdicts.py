@@ -8,8 +8,9 @@ of them as in the real data: next to nothing to find, and every significant verd
 All models take equal steps, as is the default of `lipo compare`; with `--equal-epochs` they do not,
 and what has not converged is better for more steps, of copies too.
 
-Planted: the same with as many new molecules as there are in train, half of whose labels are
-shuffled: TS-DShapley's choice must beat the control `all`.
+Planted: the same with as many new molecules as there are in train, half of whose labels are wrong:
+shuffled among one another, or too high by two standard deviations, as those of another assay may
+be. TS-DShapley's choice must beat the control `all`.
 
     python benchmarks/verdicts.py                # about an hour of one core
     python benchmarks/verdicts.py --quick --dry
@@ -25,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -50,6 +51,11 @@ from lipo_cli.tracking.ledger import MlflowLedger
 from lipo_cli.tracking.store import open_store
 
 Floats = NDArray[np.float64]
+World = Literal["null", "shuffled", "shifted"]
+PLANTED: dict[World, str] = {
+    "shuffled": "shuffled among one another",
+    "shifted": "too high by two standard deviations",
+}
 
 NOISE = (
     ("seeds decide", 0.02, 0.02, 0.2),
@@ -129,21 +135,24 @@ def tiny_model(folder: Path) -> Path:
     return folder
 
 
-def write_world(folder: Path, seed: int, *, planted: bool) -> dict[str, Any]:
+def write_world(folder: Path, seed: int, kind: World) -> dict[str, Any]:
     """Writes a primary set with its split and a secondary set; returns their settings."""
     source = Path(demo.__path__[0]) / "primary.csv"
     frame = pd.read_csv(source).rename(columns=str.lower)
     label = frame.columns[-1]
-    rng = np.random.default_rng([seed, planted])
+    rng = np.random.default_rng([seed, kind != "null"])
     frame = frame.iloc[rng.permutation(len(frame))].reset_index(drop=True)
     n_primary = N_TRAIN + N_VAL + N_TEST
     primary = frame.head(n_primary).copy()
     primary["split"] = ["train"] * N_TRAIN + ["val"] * N_VAL + ["test"] * N_TEST
-    if planted:
+    if kind != "null":
         pool = frame.iloc[n_primary : n_primary + N_POOL].copy()
         wrong = rng.permutation(N_POOL)[: N_POOL // 2]
         column = pool.columns.get_loc(label)
-        pool.iloc[wrong, column] = pool[label].to_numpy()[np.roll(wrong, 1)]
+        labels = pool[label].to_numpy()
+        pool.iloc[wrong, column] = (
+            labels[np.roll(wrong, 1)] if kind == "shuffled" else labels[wrong] + 2 * labels.std()
+        )
     else:
         pool = primary.head(N_TRAIN).sample(N_COPIES, random_state=seed)[["smiles", label]]
     folder.mkdir(parents=True, exist_ok=True)
@@ -158,12 +167,11 @@ def write_world(folder: Path, seed: int, *, planted: bool) -> dict[str, Any]:
 
 
 def comparisons(
-    arguments: argparse.Namespace, model: Path, scratch: Path, *, planted: bool
+    arguments: argparse.Namespace, model: Path, scratch: Path, kind: World
 ) -> Iterator[Comparison]:
     """Runs a comparison for each repetition."""
-    kind = "planted" if planted else "null"
-    for seed in range(arguments.planted if planted else arguments.repetitions):
-        data = write_world(scratch / f"{kind}{seed}", seed, planted=planted)
+    for seed in range(arguments.repetitions if kind == "null" else arguments.planted):
+        data = write_world(scratch / f"{kind}{seed}", seed, kind)
         settings = build(
             CompareSettings,
             {
@@ -174,9 +182,9 @@ def comparisons(
                     "learning_rate": arguments.learning_rate,
                     "equal_steps": not arguments.equal_epochs,
                 },
-                "selections": ("tsds",)
-                if planted
-                else (f"tsds:top={N_CHOSEN}", f"tsds:bottom={N_CHOSEN}"),
+                "selections": (f"tsds:top={N_CHOSEN}", f"tsds:bottom={N_CHOSEN}")
+                if kind == "null"
+                else ("tsds",),
                 "peft": ("full",),
                 "seeds": arguments.seeds,
                 "first_seed": 100 * seed,
@@ -205,13 +213,14 @@ def null_lines(results: Sequence[Comparison], n_seeds: int) -> list[str]:
     ]
 
 
-def planted_lines(results: Sequence[Comparison]) -> list[str]:
+def planted_lines(results: Sequence[Comparison], kind: World) -> list[str]:
     """Returns what the comparisons with wrong labels said of TS-DShapley's choice."""
     found = [v for r in results for v in r.verdicts if v.selection == "tsds" and v.against == "all"]
     seen = sum(v.significant and v.delta < 0 for v in found)
     mean = np.mean([v.delta for v in found])
     return [
-        f"Half of the pool's labels shuffled ({len(results)} comparisons): TS-DShapley's choice "
+        f"Half of the pool's labels {PLANTED[kind]} ({len(results)} comparisons): TS-DShapley's "
+        "choice "
         f"beats `all` significantly in **{seen} of {len(found)}**, by {-mean:.3f} on average.",
         *(f"- {v.sentence()}" for v in found),
     ]
@@ -224,12 +233,13 @@ def whole_comparisons(arguments: argparse.Namespace) -> list[str]:
         model = scratch / "model"
         if not model.exists():
             tiny_model(model)
-        null = list(comparisons(arguments, model, scratch, planted=False))
-        planted = list(comparisons(arguments, model, scratch, planted=True))
+        null = list(comparisons(arguments, model, scratch, "null"))
+        lines = null_lines(null, arguments.seeds) if null else []
+        for kind in PLANTED:
+            planted = list(comparisons(arguments, model, scratch, kind))
+            lines += ["", *planted_lines(planted, kind)] if planted else []
     return [
-        *(null_lines(null, arguments.seeds) if null else []),
-        "",
-        *(planted_lines(planted) if planted else []),
+        *lines,
         "",
         f"Each on {N_TRAIN} train, {N_VAL} validation and {N_TEST} test molecules of the demo set,",
         f"a pool of {N_COPIES} copies or of {N_POOL} others, a model of 0.1 million parameters, "
@@ -245,7 +255,7 @@ def main() -> None:
     add = parser.add_argument
     add("--trials", type=int, default=1000, help="simulated comparisons of each row")
     add("--repetitions", type=int, default=20, help="comparisons with nothing to find")
-    add("--planted", type=int, default=5, help="comparisons with half of the labels wrong")
+    add("--planted", type=int, default=5, help="comparisons for each kind of wrong labels")
     add("--seeds", type=int, default=3)
     add("--epochs", type=int, default=15)
     add("--learning-rate", type=float, default=3e-3)

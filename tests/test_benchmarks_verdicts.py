@@ -21,7 +21,7 @@ from lipo_cli.comparison.prepare import prepare
 
 
 def test_with_nothing_to_find_the_pool_is_a_copy_of_train_rows(tmp_path: Path) -> None:
-    prepared = prepare(DataSettings(**write_world(tmp_path / "null", 3, planted=False)))
+    prepared = prepare(DataSettings(**write_world(tmp_path / "null", 3, "null")))
     sizes = [len(prepared.split.part(part)) for part in ("train", "val", "test")]
     assert sizes == [verdicts.N_TRAIN, verdicts.N_VAL, verdicts.N_TEST]
     pool = prepared.require_pool().examples
@@ -30,16 +30,24 @@ def test_with_nothing_to_find_the_pool_is_a_copy_of_train_rows(tmp_path: Path) -
     assert set(zip(pool.smiles, pool.labels, strict=True)) <= train
 
 
-def test_half_of_a_planted_pool_is_wrong_and_none_of_it_is_known(tmp_path: Path) -> None:
-    settings = DataSettings(**write_world(tmp_path / "planted", 3, planted=True))
+@pytest.mark.parametrize("kind", verdicts.PLANTED)
+def test_half_of_a_planted_pool_is_wrong_and_none_of_it_is_known(
+    tmp_path: Path, kind: verdicts.World
+) -> None:
+    settings = DataSettings(**write_world(tmp_path / kind, 3, kind))
     prepared = prepare(settings)
     pool = prepared.require_pool().examples
     source = pd.read_csv(Path(verdicts.demo.__path__[0]) / "primary.csv")
     truth = dict(zip(source["smiles"], source["logd"], strict=True))
     table = pd.read_csv(str(settings.secondary))
-    wrong = sum(truth[s] != y for s, y in zip(table["smiles"], table["logd"], strict=True))
+    off = np.array([y - truth[s] for s, y in zip(table["smiles"], table["logd"], strict=True)])
+    wrong = np.count_nonzero(np.abs(off) > 1e-9)
     # A shuffled label may meet its equal.
     assert verdicts.N_POOL // 2 - 5 <= wrong <= verdicts.N_POOL // 2
+    if kind == "shifted":
+        assert off.min() == pytest.approx(0)
+        shift = 2 * np.std([truth[s] for s in table["smiles"]])
+        assert off[np.abs(off) > 1e-9] == pytest.approx(np.full(wrong, shift))
     assert not set(pool.smiles) & set(prepared.train.smiles)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from lipo_cli.commands.layers import file_layer
 from lipo_cli.errors import SettingsError
+from lipo_cli.presets import read_preset
 from lipo_cli.settings import (
     CompareSettings,
     DataSettings,
@@ -147,3 +148,10 @@ def test_a_misplaced_name_in_the_default_file_is_refused(
         with pytest.raises(SettingsError) as raised:
             file_layer(None, kind)
         assert str(raised.value) == f"lipo.toml: no command knows '{line.split()[0]}' ({advice})"
+
+
+def test_a_comparison_takes_equal_steps_and_a_training_all_rows() -> None:
+    assert CompareSettings().training.equal_steps
+    assert not FinetuneSettings().training.equal_steps
+    seed = build(CompareSettings, read_preset("seed").layer)
+    assert not seed.training.equal_steps  # the published tables by their own recipe

@@ -13,29 +13,32 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import FrameType
 
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.cell_runs import Task, failed, run_task
 from lipo_cli.comparison.ledger import Ledger
-from lipo_cli.comparison.plan import Cell
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.view import View
 from lipo_cli.errors import Interrupted, TrainingError
 from lipo_cli.model.precision import threads_of
-from lipo_cli.tracking.signals import raise_on_sigterm
 
 _TO_CLOSE_S = 30.0
 """For a process that was told to stop, to close its run."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_READY = "ready"
 
 
 class CellWorkers:
     """Processes that run cells side by side.
 
     Args:
-        n: How many.
+        n: How many at most.
     """
 
     def __init__(self, n: int) -> None:
@@ -43,86 +46,112 @@ class CellWorkers:
 
     def run(
         self, tasks: Sequence[Task], prepared: Prepared, ledger: Ledger, view: View
-    ) -> Iterator[CellResult]:
-        """Yields the results in the order of the tasks; see `lipo_cli.comparison.cell_runs`.
+    ) -> list[CellResult]:
+        """Returns the results in the order of the tasks; see `lipo_cli.comparison.cell_runs`.
 
-        A process that dies, for want of memory say, is a failed cell; another takes its place. When
-        this one is interrupted the others close their runs and end; when it is killed they notice.
+        The cell of a process that dies, for want of memory say, has failed; another process takes
+        its place. When this one is interrupted the others close their runs and end; when it is
+        killed they notice.
         """
-        waiting = deque(tasks)
-        results: dict[Cell, CellResult] = {}
+        waiting = deque(enumerate(tasks))
+        results: dict[int, CellResult] = {}
         workers: list[_Worker] = []
+        n = min(self._n, len(tasks))
         try:
             while waiting or workers:
-                while waiting and len(workers) < self._n:
-                    workers.append(_started(prepared, ledger, self._n))
-                    _give(workers[-1], waiting, view)
-                for connection in wait([worker.connection for worker in workers]):
-                    worker = next(w for w in workers if w.connection is connection)
-                    result = _heard(worker, view)
+                while waiting and len(workers) < n:
+                    workers.append(_started(*waiting.popleft(), n))
+                ready = wait([worker.connection for worker in workers])
+                for worker in [worker for worker in workers if worker.connection in ready]:
+                    result = _heard(worker, prepared, ledger, view)
                     if result is None:
                         continue
-                    results[worker.cell] = result
-                    view.finished(worker.cell, result)
-                    if waiting and worker.process.is_alive():
-                        _give(worker, waiting, view)
+                    results[worker.ordinal] = result
+                    view.finished(worker.task.cell, result)
+                    if waiting and not worker.gone:
+                        worker.ordinal, worker.task = waiting.popleft()
+                        _give(worker, view)
                     else:
                         workers.remove(worker)
                         _dismiss(worker)
         finally:
             for worker in workers:
-                worker.process.terminate()
+                # One that is not ready has no run to close, and would hear it late.
+                worker.process.terminate() if worker.ready else worker.process.kill()
             for worker in workers:
                 _dismiss(worker)
-        yield from (results[task.cell] for task in tasks)
+        return [results[i] for i in range(len(tasks))]
 
 
 @dataclass
 class _Worker:
-    """A process, the line to it, and the cell that it is at."""
+    """A process, the line to it, and the cell that it is at.
+
+    Attributes:
+        ready: Whether it has begun to listen.
+        gone: Whether the line is broken; the process has ended, or is about to.
+    """
 
     process: BaseProcess
     connection: Connection
-    task: Task | None = None
-
-    @property
-    def cell(self) -> Cell:
-        assert self.task is not None
-        return self.task.cell
+    ordinal: int
+    task: Task
+    ready: bool = False
+    gone: bool = False
 
 
-def _started(prepared: Prepared, ledger: Ledger, n: int) -> _Worker:
-    # A forked child of a process with torch's threads may hang, so children start anew.
+def _started(ordinal: int, task: Task, n: int) -> _Worker:
+    """Starts a process; it says when it is ready for its task."""
+    # A forked child of a process with torch's threads may hang, so children start anew. What they
+    # are given at birth is small: the parent would wait for ever for one that died reading it.
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    process = context.Process(
-        target=_serve, args=(there, os.getpid(), prepared, ledger, n), daemon=True
-    )
-    process.start()
+    process = context.Process(target=_serve, args=(there, os.getpid(), n), daemon=True)
+    with _signals_held():
+        process.start()
     there.close()  # so that the end of the process is the end of the line
-    return _Worker(process, here)
+    return _Worker(process, here, ordinal, task)
 
 
-def _give(worker: _Worker, waiting: deque[Task], view: View) -> None:
-    worker.task = waiting.popleft()
-    view.started(worker.cell)
-    worker.connection.send(worker.task)
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Starts what is born inside with signals held, which `_serve` lets through when it can."""
+    resource_tracker.ensure_running()  # which lets them through, where it is not running yet
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _heard(worker: _Worker, view: View) -> CellResult | None:
-    """Takes an epoch, or the end of the cell."""
+def _give(worker: _Worker, view: View, *before: object) -> None:
+    """Sends a process its task; that it is gone is heard when it is listened to."""
+    view.started(worker.task.cell)
+    try:
+        for each in (*before, worker.task):
+            worker.connection.send(each)
+    except OSError:
+        worker.gone = True
+
+
+def _heard(worker: _Worker, prepared: Prepared, ledger: Ledger, view: View) -> CellResult | None:
+    """Takes what a process says: that it is ready, an epoch, or the end of its cell."""
     try:
         heard = worker.connection.recv()
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):
+        worker.gone = True
         worker.process.join(_TO_CLOSE_S)
-        error = TrainingError(
-            f"its process ended with code {worker.process.exitcode}",
-            hint="out of memory? fewer --jobs",
-        )
-        return failed(worker.cell, error)
-    if isinstance(heard, CellResult):
+        code = worker.process.exitcode
+        hint = "out of memory? fewer --jobs" if code == -signal.SIGKILL else None
+        error = TrainingError(f"its process ended with code {code}", hint=hint)
+        return failed(worker.task.cell, error)
+    if heard == _READY:
+        worker.ready = True
+        _give(worker, view, (prepared, ledger))
+    elif isinstance(heard, CellResult):
         return heard
-    view.epoch(worker.cell, heard)
+    else:
+        view.epoch(worker.task.cell, heard)
     return None
 
 
@@ -134,10 +163,10 @@ def _dismiss(worker: _Worker) -> None:
         worker.process.join()
 
 
-def _serve(connection: Connection, parent: int, prepared: Prepared, ledger: Ledger, n: int) -> None:
+def _serve(connection: Connection, parent: int, n: int) -> None:
     """Runs the cells that come in, until the line ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and decides
-    raise_on_sigterm()
+    signal.signal(signal.SIGTERM, _stop)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 
     def tell(news: object) -> None:
@@ -147,12 +176,21 @@ def _serve(connection: Connection, parent: int, prepared: Prepared, ledger: Ledg
             raise Interrupted(signal.SIGTERM) from None
 
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+        tell(_READY)
+        prepared, ledger = connection.recv()
         with threads_of(n):
             while True:
                 task: Task = connection.recv()
                 tell(run_task(task, prepared, ledger, tell))
-    except (EOFError, Interrupted):
+    except (EOFError, ConnectionResetError, Interrupted):
         return
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    # Once: the run is being closed on the way out, and a second signal would leave it open.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise Interrupted(number)
 
 
 def _follow(parent: int) -> None:

@@ -117,16 +117,22 @@ def compare(
             where="--budget",
             hint="leave --tune or --splits out; --dry-run tells how long they take",
         )
+    if budget is not None and jobs > 1:
+        raise SettingsError(
+            "how much faster cells are side by side is not known before",
+            where="--budget",
+            hint="leave --jobs out",
+        )
     make_plan(settings)  # a misspelt selection is found here, before any data are read
     database = tuning.check_tuning(settings.tuning, settings.peft, also, tune_storage)
     prepared = prepare(settings.data)
     settings = resolved(settings, prepared)
     audit = announce(prepared)
-    budgeted = _budgeted(settings, prepared, budget, store, dry_run, jobs) if budget else None
+    budgeted = _budgeted(settings, prepared, budget, store, dry_run) if budget else None
     if budgeted is not None:
         settings = budgeted.settings
     if dry_run:
-        show_plan(settings, prepared, budgeted, jobs=jobs, as_json=as_json)
+        show_plan(settings, prepared, budgeted, as_json=as_json)
         return
     report = _run(settings, prepared, store, out, audit, database, budgeted, jobs, as_json=as_json)
     if failed := sum(cell["status"] == "failed" for cell in report["cells"]):
@@ -137,12 +143,7 @@ def compare(
 
 
 def _budgeted(
-    settings: CompareSettings,
-    prepared: Prepared,
-    minutes: float,
-    root: Path,
-    dry_run: bool,
-    jobs: int,
+    settings: CompareSettings, prepared: Prepared, minutes: float, root: Path, dry_run: bool
 ) -> Budgeted:
     """Plans what fits, and says what does not; a dry run makes no store to look into."""
     from lipo_cli.commands.console import say, warn
@@ -154,7 +155,7 @@ def _budgeted(
         ledger = None
     else:
         ledger = MlflowLedger(open_store(root), settings.experiment)
-    budgeted = fit_into(settings, prepared, minutes, ledger, jobs=jobs)
+    budgeted = fit_into(settings, prepared, minutes, ledger)
     say(budgeted.sentence())
     if warning := without_verdict(settings, range(budgeted.settings.seeds)):
         warn(warning)

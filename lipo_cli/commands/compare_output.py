@@ -14,7 +14,7 @@ from lipo_cli.commands.dataset_lines import tell_unread
 from lipo_cli.commands.select_source import write_source
 from lipo_cli.comparison.budget import Budgeted
 from lipo_cli.comparison.cell_result import CellResult
-from lipo_cli.comparison.estimate import estimate, measure_rates
+from lipo_cli.comparison.estimate import estimate
 from lipo_cli.comparison.figures import draw_all
 from lipo_cli.comparison.plan import cell_name, make_plan
 from lipo_cli.comparison.prepare import Prepared
@@ -64,7 +64,6 @@ def show_plan(
     prepared: Prepared,
     budgeted: Budgeted | None = None,
     *,
-    jobs: int = 1,
     as_json: bool,
 ) -> None:
     """Prints the settings, then the cells to come, and last the time they will take here.
@@ -75,13 +74,9 @@ def show_plan(
     plan = make_plan(settings)
     n_pool = len(prepared.require_pool()) if plan.needs_pool else 0
     plan.check(n_pool)
-    expected = estimate(plan, prepared, settings.training, jobs).times(settings.splits)
+    expected = estimate(plan, prepared, settings.training).times(settings.splits)
     n_tuned = len(tuned_cells(plan, settings)) * settings.splits
-    trials = 0.0
-    if n_tuned:
-        # Trials follow one another: each learns from those before.
-        alone = measure_rates(plan, prepared, settings.training) if jobs > 1 else expected.rates
-        trials = tuning_seconds(plan, settings, prepared, alone) * settings.splits
+    trials = tuning_seconds(plan, settings, prepared, expected.rates) * settings.splits
     seconds = expected.seconds + trials
     if as_json:
         emit_json(
@@ -119,10 +114,9 @@ def show_plan(
     out.print(table)
     rates = ", ".join(f"{name} {rate:.0f}/s" for name, rate in expected.rates.items())
     added = f", and {settings.tuning.trials} trials for each of {n_tuned}" if n_tuned else ""
-    beside = f", {jobs} cells side by side" if jobs > 1 else ""
     out.print(
         f"{expected.n_cells} cells on a pool of {n_pool}{added}, {settings.training.epochs} "
-        f"epochs each{beside}: about {seconds / 60:.1f} minutes here (training molecules {rates})",
+        f"epochs each: about {seconds / 60:.1f} minutes here (training molecules {rates})",
         style="bold",
     )
 

@@ -26,6 +26,8 @@ _STYLES = {"waiting": "dim", "training": "bold cyan", "found": "green", "done": 
 PLAIN_EVERY_S = 30.0
 """Between lines about a task, where stderr is no terminal."""
 _AT_THE_START_S = 0.02
+_RECENT = 4
+"""Epochs of each of several cells side by side that tell the time left."""
 
 
 @dataclass
@@ -172,7 +174,10 @@ class CompareView:
         """Estimates the time left: epochs to come, early stopping not counted on."""
         if not self._epoch_seconds:
             return 0.0
-        per_epoch = sum(self._epoch_seconds) / len(self._epoch_seconds)
+        # Side by side epochs take longer than that of the reference model, which runs alone.
+        recent = self._epoch_seconds[-_RECENT * self._jobs :] if self._jobs > 1 else []
+        taken = recent or self._epoch_seconds
+        per_epoch = sum(taken) / len(taken)
         open_rows = [r for r in self._rows.values() if r.state in ("waiting", "training")]
         unknown = max(0, self._expected - len(self._rows))
         epochs = sum(self._n_epochs - r.epoch for r in open_rows) + unknown * self._n_epochs

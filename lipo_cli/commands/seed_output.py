@@ -71,7 +71,6 @@ def show_tables_plan(
     adaptation: PretrainSettings,
     differences: Sequence[str],
     *,
-    jobs: int = 1,
     as_json: bool,
 ) -> None:
     """Prints the tables to come, and the time that they will take here.
@@ -82,7 +81,6 @@ def show_tables_plan(
         prepared: The data.
         adaptation: How the adapted model is made.
         differences: What must be said with the tables.
-        jobs: Cells side by side.
         as_json: Print JSON.
 
     Raises:
@@ -93,9 +91,7 @@ def show_tables_plan(
     for task, settings in asked.items():
         make_plan(settings).check(n_pool)
         adapts = published.tables[task].compares_adapted
-        plans[task] = _plan(
-            settings, published.tables[task].title, prepared, adapts, adaptation, jobs
-        )
+        plans[task] = _plan(settings, published.tables[task].title, prepared, adapts, adaptation)
     total = sum(plan.seconds + plan.seconds_adapting for plan in plans.values())
     if as_json:
         tables = {task: plan.as_dict() for task, plan in plans.items()}
@@ -158,14 +154,12 @@ def _plan(
     prepared: Prepared,
     adapts: bool,
     adaptation: PretrainSettings,
-    jobs: int,
 ) -> _TablePlan:
-    expected = estimate(make_plan(settings), prepared, settings.training, jobs)
+    expected = estimate(make_plan(settings), prepared, settings.training)
     n_models = 2 if adapts else 1
     molecules = len(prepared.train) + len(prepared.validation)
-    # A step of masked tokens costs what a step of full fine-tuning does; nothing runs beside it.
-    alone = expected.rates["full"] / jobs if adapts else 1.0
-    adapting = (adaptation.epochs or 1) * molecules / alone if adapts else 0.0
+    # A step of masked tokens costs what a step of full fine-tuning does.
+    adapting = (adaptation.epochs or 1) * molecules / expected.rates["full"] if adapts else 0.0
     return _TablePlan(
         title=title,
         settings=settings,

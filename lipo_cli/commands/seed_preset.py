@@ -120,9 +120,7 @@ def run_tables(
     ]
     audit = announce(prepared)
     if dry_run:
-        show_tables_plan(
-            asked, published, prepared, adaptation, differences, jobs=jobs, as_json=as_json
-        )
+        show_tables_plan(asked, published, prepared, adaptation, differences, as_json=as_json)
         return
     ledger = MlflowLedger(open_store(root), first.experiment)
     tables = Tables(differences=differences)

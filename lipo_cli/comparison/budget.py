@@ -195,7 +195,6 @@ def fit_into(
     minutes: float,
     ledger: Ledger | None,
     rates: Mapping[Peft, float] | None = None,
-    jobs: int = 1,
 ) -> Budgeted:
     """Finds the largest part of a comparison that fits into a time.
 
@@ -205,14 +204,13 @@ def fit_into(
         minutes: The budget.
         ledger: Where finished cells are found; None: there is no store yet.
         rates: Training molecules per second by method; None: measured now.
-        jobs: Cells side by side.
 
     Raises:
         SettingsError: not even the smallest comparison fits.
     """
     started = time.monotonic()
     if rates is None:
-        rates = measure_rates(make_plan(settings), prepared, settings.training, jobs)
+        rates = measure_rates(make_plan(settings), prepared, settings.training)
     costs = Costs(prepared, settings.training, rates, ledger)
     for smaller, left_out in _smaller(settings):
         seconds, n_found = _seconds(smaller, prepared, costs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,8 +40,8 @@ class Workers(Protocol):
 
     def run(
         self, tasks: Sequence[Task], prepared: Prepared, ledger: Ledger, view: View
-    ) -> Iterator[CellResult]:
-        """Yields the results in the order of the tasks; a failure is a result.
+    ) -> list[CellResult]:
+        """Returns the results in the order of the tasks; a failure is a result.
 
         Args:
             tasks: Cells, no two of which are the same computation.
@@ -108,7 +108,10 @@ def _side_by_side(
     if len(tasks) > 1:
         todo = list(tasks.values())
         results = workers.run(todo, prepared, ledger, view)
-        known |= {task.cell: result for task, result in zip(todo, results, strict=True)}
+        for task, result in zip(todo, results, strict=True):
+            known[task.cell] = result
+            if result.reused:  # finished by somebody else meanwhile: kept in mind here, too
+                find_cell(task.cell, task.rows, prepared, task.training, ledger)
     return known
 
 

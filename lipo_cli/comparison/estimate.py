@@ -9,7 +9,6 @@ import numpy as np
 
 from lipo_cli.comparison.plan import Plan
 from lipo_cli.comparison.prepare import Prepared
-from lipo_cli.model.precision import threads_of
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import Peft, TrainingSettings
 from lipo_cli.training.finetune import fit
@@ -36,17 +35,13 @@ class Estimate:
         return replace(self, n_cells=self.n_cells * n, seconds=self.seconds * n)
 
 
-def measure_rates(
-    plan: Plan, prepared: Prepared, training: TrainingSettings, jobs: int = 1
-) -> dict[Peft, float]:
+def measure_rates(plan: Plan, prepared: Prepared, training: TrainingSettings) -> dict[Peft, float]:
     """Times a few batches of every method: training molecules per second on this machine.
 
     Args:
         plan: The methods.
         prepared: The data.
         training: How each cell is trained.
-        jobs: Cells side by side, the rate of all of which is meant: so many times that of one with
-            its share of the threads.
     """
     rates: dict[Peft, float] = {}
     n_timed = min(len(prepared.train), _BATCHES * training.batch_size)
@@ -58,23 +53,21 @@ def measure_rates(
         model = plan.models[0] or training.model
         regressor = Regressor.from_base(method, short.model_copy(update={"model": model}), 0)
         regressor.predict(sample.smiles[: training.batch_size])
-        with threads_of(jobs):
-            started = time.monotonic()
-            fit(regressor, sample, sample.take(np.arange(2)), seed=0)
-            rates[method] = jobs * n_timed / (time.monotonic() - started)
+        started = time.monotonic()
+        fit(regressor, sample, sample.take(np.arange(2)), seed=0)
+        rates[method] = n_timed / (time.monotonic() - started)
     return rates
 
 
-def estimate(plan: Plan, prepared: Prepared, training: TrainingSettings, jobs: int = 1) -> Estimate:
+def estimate(plan: Plan, prepared: Prepared, training: TrainingSettings) -> Estimate:
     """Times a few batches of every method and extrapolates.
 
     Args:
         plan: The cells.
         prepared: The data.
         training: How each cell is trained.
-        jobs: Cells side by side.
     """
-    rates = measure_rates(plan, prepared, training, jobs)
+    rates = measure_rates(plan, prepared, training)
     n_pool = len(prepared.pool) if prepared.pool is not None else 0
     n_cells = plan.n_expected(n_pool)
     # Half of the pool is what a selection takes on average; the controls take none and all.

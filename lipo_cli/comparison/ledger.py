@@ -29,6 +29,8 @@ _LIBRARIES_THAT_DECIDE_RESULTS = (
     "transformers",
 )
 _COMPARISON_THAT_DECIDES = (
+    "cell_record",
+    "cell_result",
     "cells",
     "influence_scoring",
     "metrics",

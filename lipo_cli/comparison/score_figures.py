@@ -96,5 +96,8 @@ def extremes(scored: Scored) -> bytes:
     table = scored.table.sort_values("rank")
     n = min(_AT_EACH_END, len(table) // 2) or len(table)
     ends = [*table.head(n).itertuples(), *table.tail(n).itertuples()]
-    legends = [f"rank {point.rank}: {point.value:+#.2g}, label {point.label:.2f}" for point in ends]
+    legends = [
+        f"rank {point.rank}: {f'{point.value:+#.2g}'.rstrip('.')}, label {point.label:.2f}"
+        for point in ends
+    ]
     return draw_grid([str(point.smiles) for point in ends], legends)

@@ -151,6 +151,13 @@ def test_a_budget_is_said_kept_and_completed_later(
     assert (result["left_out"], result["budget"]["n_found"]) == ([], 3)
 
 
+def test_the_time_of_cells_side_by_side_is_not_planned(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*small_comparison(tmp_path), "--budget", "50", "--jobs", "2"]) == 2
+    assert "error: --budget: how much faster" in capsys.readouterr().err
+
+
 def test_no_time_at_all_is_one_line_and_leaves_no_store(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -173,6 +173,7 @@ def test_a_list_of_files_leads_nowhere_else(made: Made, tmp_path: Path) -> None:
 
 
 CHANGES: list[dict[str, Any]] = [
+    {"training": {"equal_steps": False}},
     {},
     {"selections": ["tsds:top=9", "knn"], "peft": ["lora", "ia3"], "seeds": 3, "controls": False},
     {"data": {"dataset": "my set.csv", "split": "random", "fractions": (0.7, 0.2, 0.1),
