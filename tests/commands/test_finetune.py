@@ -66,7 +66,7 @@ def test_chosen_rows_join_training_as_in_a_comparison(
 ) -> None:
     compared = [
         *("compare", *command[1:], "--secondary", "bench/secondary.csv"),
-        *("-s", "random:k=6", "--no-controls", "--json"),
+        *("-s", "random:k=6", "--no-controls", "--no-equal-steps", "--json"),
     ]
     assert main(compared) == 0
     (there,) = json.loads(capsys.readouterr().out)["cells"]
