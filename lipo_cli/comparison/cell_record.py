@@ -90,14 +90,9 @@ def read_result(cell: Cell, found: Finished) -> CellResult:
     for name in _COUNTS:
         if name in numbers:
             numbers[name] = int(numbers[name])
-    return CellResult(
-        selection=cell.choice.name,
-        peft=cell.peft,
-        seed=cell.seed,
-        role=cell.choice.role,
-        status="finished",
-        model=cell.model,
-        split=cell.split,
+    return CellResult.of(
+        cell,
+        "finished",
         run_id=found.run_id,
         reused=True,
         history=[

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pandas as pd
 
-from lipo_cli.comparison.plan import labelled
+from lipo_cli.comparison.plan import Cell, labelled
 from lipo_cli.settings import Peft
 
 
@@ -55,6 +55,20 @@ class CellResult:
     test_error_ratio: float | None = None
     history: list[dict[str, float]] = field(default_factory=list, repr=False)
     predictions: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+
+    @classmethod
+    def of(cls, cell: Cell, status: Literal["finished", "failed"], **more: Any) -> Self:
+        """Returns what a cell came to; `more` are further attributes."""
+        return cls(
+            selection=cell.choice.name,
+            peft=cell.peft,
+            seed=cell.seed,
+            role=cell.choice.role,
+            status=status,
+            model=cell.model,
+            split=cell.split,
+            **more,
+        )
 
     @property
     def label(self) -> str:

@@ -158,13 +158,4 @@ def run_task(
 def failed(cell: Cell, error: Exception) -> CellResult:
     """Returns the result of a cell that failed, with the reason in one line."""
     text = str(error) if isinstance(error, LipoError) else f"{type(error).__name__}: {error}"
-    return CellResult(
-        selection=cell.choice.name,
-        peft=cell.peft,
-        seed=cell.seed,
-        role=cell.choice.role,
-        status="failed",
-        model=cell.model,
-        split=cell.split,
-        error=" ".join(text.split())[:300],
-    )
+    return CellResult.of(cell, "failed", error=" ".join(text.split())[:300])

@@ -189,14 +189,9 @@ def _measure(
     numbers: dict[str, Any] = {**measured_numbers(predictions, calibration)}
     if calibration is not None:
         regressor.manifest["calibration"] = calibration.as_dict()
-    return CellResult(
-        selection=cell.choice.name,
-        peft=cell.peft,
-        seed=cell.seed,
-        role=cell.choice.role,
-        status="finished",
-        model=cell.model,
-        split=cell.split,
+    return CellResult.of(
+        cell,
+        "finished",
         run_id=run_id,
         n_selected=n_selected,
         n_train=len(prepared.train) + n_selected,
