@@ -46,7 +46,11 @@ def test_every_shared_option_is_named_as_its_field() -> None:
 @pytest.mark.parametrize(
     ("command", "kind", "own"),
     [
-        ("compare", CompareSettings, {"out", "dry_run", "preset", "budget", "tune_storage"}),
+        (
+            "compare",
+            CompareSettings,
+            {"out", "dry_run", "preset", "budget", "jobs", "tune_storage"},
+        ),
         ("score", ScoreSettings, {"out", "top"}),
         ("finetune", FinetuneSettings, {"out", "tune_storage"}),
     ],
