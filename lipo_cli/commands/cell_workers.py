@@ -9,12 +9,11 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -27,6 +26,7 @@ from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.view import View
 from lipo_cli.errors import Interrupted, TrainingError
 from lipo_cli.model.precision import threads_of
+from lipo_cli.training.workers import when_gone
 
 _TO_CLOSE_S = 30.0
 """For a process that was told to stop, to close its run."""
@@ -167,7 +167,7 @@ def _serve(connection: Connection, parent: int, n: int) -> None:
     """Runs the cells that come in, until the line ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and decides
     signal.signal(signal.SIGTERM, _stop)
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    when_gone(parent, partial(os.kill, os.getpid(), signal.SIGTERM))
 
     def tell(news: object) -> None:
         try:
@@ -191,10 +191,3 @@ def _stop(number: int, _frame: FrameType | None) -> None:
     # Once: the run is being closed on the way out, and a second signal would leave it open.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise Interrupted(number)
-
-
-def _follow(parent: int) -> None:
-    """Stops this process as SIGTERM does once its parent is gone, killed without notice perhaps."""
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os.kill(os.getpid(), signal.SIGTERM)

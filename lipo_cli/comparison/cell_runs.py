@@ -9,8 +9,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lipo_cli.comparison.cell_record import read_result
 from lipo_cli.comparison.cell_result import CellResult
-from lipo_cli.comparison.cells import cell_fingerprint, find_cell, run_cell
+from lipo_cli.comparison.cells import cell_fingerprint, run_cell
 from lipo_cli.comparison.ledger import Ledger
 from lipo_cli.comparison.plan import Cell
 from lipo_cli.comparison.prepare import Prepared
@@ -95,23 +96,23 @@ def _side_by_side(
     for cell in cells:
         try:
             task = task_of(cell)
-            found = find_cell(cell, task.rows, prepared, task.training, ledger)
             name = cell_fingerprint(cell, task.rows, prepared, task.training)
+            found = ledger.find(name)
+            result = None if found is None else read_result(cell, found)
         except Exception:  # said when the cell's turn comes
             continue
-        if found is None:
+        if result is None:
             tasks.setdefault(name, task)
         else:
             view.started(cell)
-            view.finished(cell, found)
-            known[cell] = found
+            view.finished(cell, result)
+            known[cell] = result
     if len(tasks) > 1:
-        todo = list(tasks.values())
-        results = workers.run(todo, prepared, ledger, view)
-        for task, result in zip(todo, results, strict=True):
+        results = workers.run(list(tasks.values()), prepared, ledger, view)
+        for (name, task), result in zip(tasks.items(), results, strict=True):
             known[task.cell] = result
             if result.reused:  # finished by somebody else meanwhile: kept in mind here, too
-                find_cell(task.cell, task.rows, prepared, task.training, ledger)
+                ledger.find(name)
     return known
 
 

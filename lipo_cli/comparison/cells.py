@@ -103,18 +103,6 @@ def training_examples(prepared: Prepared, rows: NDArray[np.int64]) -> Examples:
     return prepared.train.joined(prepared.require_pool(at_least=1).examples.take(rows))
 
 
-def find_cell(
-    cell: Cell,
-    rows: NDArray[np.int64],
-    prepared: Prepared,
-    training: TrainingSettings,
-    ledger: Ledger,
-) -> CellResult | None:
-    """Returns the result of the cell's finished record, if there is one. Arguments: `run_cell`."""
-    found = ledger.find(cell_fingerprint(cell, rows, prepared, training))
-    return None if found is None else read_result(cell, found)
-
-
 def run_cell(
     cell: Cell,
     rows: NDArray[np.int64],
@@ -141,9 +129,9 @@ def run_cell(
     Raises:
         TrainingError: the training diverged.
     """
-    if (found := find_cell(cell, rows, prepared, training, ledger)) is not None:
-        return found
     fingerprint = cell_fingerprint(cell, rows, prepared, training)
+    if (found := ledger.find(fingerprint)) is not None:
+        return read_result(cell, found)
     settings = cell_settings(cell, prepared, training)
     tags = {
         "selection": cell.choice.name,

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import TypeVar
 
 from lipo_cli.errors import TrainingError
@@ -74,10 +75,20 @@ def ordered_map(
 def _settle(parent: int) -> None:
     """Leaves signals to the parent, and ends with it even when it was killed without notice."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    when_gone(parent, partial(os._exit, 1))
 
 
-def _follow(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)
+def when_gone(parent: int, then: Callable[[], object]) -> None:
+    """Calls a function, from a thread, once the parent process has ended, killed perhaps.
+
+    Args:
+        parent: The number of the process that this one is a child of.
+        then: What to do; nobody is left to hear of it.
+    """
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        then()
+
+    threading.Thread(target=follow, daemon=True).start()

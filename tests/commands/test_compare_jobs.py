@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -79,9 +79,8 @@ class Grid:
                     child.kill()
 
 
-def wait_for(what: object, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for(what: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
     deadline = time.monotonic() + 240
-    assert callable(what)
     while not what():
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < deadline, log.read_text()
