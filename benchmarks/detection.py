@@ -1,9 +1,10 @@
 """Do the values find labels that are known to be wrong?
 
 A model is fine-tuned on part of Lipophilicity's train split. The rest of it is the pool: a share of
-its labels is shuffled among themselves (or shifted by two standard deviations), every method scores
-the pool, and its lowest values are taken for the wrong labels. Two baselines stand beside the
-methods: chance, and the model's own error at each point, which needs no valuation at all.
+its labels is shuffled among themselves (or shifted by two standard deviations, up or down, or all
+of them up: an offset), every method scores the pool, and its lowest values are taken for the wrong
+labels. Two baselines stand beside the methods: chance, and the model's own error at each point,
+which needs no valuation at all.
 
     python benchmarks/detection.py                  # 4 shares x 5 draws x every method
     python benchmarks/detection.py --quick --dry
@@ -37,7 +38,7 @@ from lipo_cli.training.examples import Examples
 from lipo_cli.training.finetune import fit
 
 SHARES = (0.05, 0.1, 0.2, 0.4)
-KINDS = ("shuffled", "shifted")
+KINDS = ("shuffled", "shifted", "offset")
 
 
 @dataclass(frozen=True)
@@ -74,15 +75,17 @@ def corrupted(
     """Returns labels of which a share is wrong, and which they are.
 
     Shuffled labels move among the chosen points, each to another one; shifted ones move by two
-    standard deviations of all labels, up or down.
+    standard deviations of all labels, up or down; those with an offset move up, all of them.
     """
     rng = np.random.default_rng([seed, round(share * 1000), KINDS.index(kind)])
     chosen = rng.permutation(len(labels))[: max(2, round(share * len(labels)))]
     changed = labels.copy()
     if kind == "shuffled":
         changed[chosen] = labels[np.roll(chosen, 1)]
-    else:
+    elif kind == "shifted":
         changed[chosen] += 2 * labels.std() * rng.choice([-1, 1], len(chosen))
+    else:
+        changed[chosen] += 2 * labels.std()
     return changed, changed != labels  # a shuffled label may meet its equal
 
 
@@ -197,7 +200,7 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--pool", type=int, default=1000, help="molecules whose labels may be wrong")
     add("--draws", type=int, default=5, help="draws of wrong labels for each share")
     add("--share", type=float, action="append", help="repeatable; default: 5, 10, 20, 40 %%")
-    add("--kind", action="append", choices=KINDS, help="repeatable; default: both")
+    add("--kind", action="append", choices=KINDS, help="repeatable; default: all")
     add(
         "--parameters",
         action="append",

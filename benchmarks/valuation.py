@@ -61,27 +61,30 @@ from pydvl.valuation import (
 data = np.load(sys.argv[1])
 plan = json.loads(sys.argv[2])
 base_z, base_y, ridge = data["base_z"], data["base_y"], float(data["ridge"])
-gram, right = base_z.T @ base_z + ridge * np.eye(base_z.shape[1]), base_z.T @ base_y
+width = base_z.shape[1]
+with_one = lambda z: np.column_stack([z, np.ones(len(z))])
+penalties = np.diag([ridge] * width + [0.0])  # the intercept is free
+gram, right = with_one(base_z).T @ with_one(base_z) + penalties, with_one(base_z).T @ base_y
 
 class Refit(Ridge):
     def __init__(self):
-        super().__init__(alpha=ridge, fit_intercept=False)
+        super().__init__(alpha=ridge)
     def fit(self, x, y):
         return super().fit(np.vstack([base_z, x]), np.concatenate([base_y, y]))
 
 class Sums(BaseEstimator):
     def fit(self, x, y):
+        x = with_one(x)
         self.weights = np.linalg.solve(gram + x.T @ x, right + x.T @ y)
         return self
     def predict(self, x):
-        return x @ self.weights
+        return with_one(x) @ self.weights
 
 def score(model, x, y):
     return -float(np.mean((y - model.predict(x)) ** 2))
 
 points = Dataset(data["players_z"], data["players_y"])
 rows = Dataset(data["val_z"], data["val_y"])
-width = base_z.shape[1]
 empty = score(Sums().fit(np.empty((0, width)), np.empty(0)), data["val_z"], data["val_y"])
 
 def run(way, permutations, seed):

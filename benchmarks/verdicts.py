@@ -35,8 +35,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from report import add_output_options, machine, settle_page, write_section
 from scipy.stats import t as student_t
+from sklearn.metrics import roc_auc_score
 
 from lipo_cli.chem import demo
+from lipo_cli.chem.datasets import load_dataset
 from lipo_cli.commands.compare_view import CompareView
 from lipo_cli.comparison.engine import compare
 from lipo_cli.comparison.intervals import (
@@ -48,9 +50,10 @@ from lipo_cli.comparison.intervals import (
 from lipo_cli.comparison.prepare import prepare
 from lipo_cli.comparison.result import Comparison
 from lipo_cli.main import main as lipo
-from lipo_cli.settings import CompareSettings, build
+from lipo_cli.settings import CompareSettings, DataSettings, build
 from lipo_cli.tracking.ledger import MlflowLedger
 from lipo_cli.tracking.store import open_store
+from lipo_cli.training.examples import Examples
 
 Floats = NDArray[np.float64]
 World = Literal["null", "shuffled", "shifted"]
@@ -225,7 +228,29 @@ def planted_lines(results: Sequence[Comparison], kind: World) -> list[str]:
         "choice "
         f"beats `all` significantly in **{seen} of {len(found)}**, by {-mean:.3f} on average.",
         *(f"- {v.sentence()}" for v in found),
+        f"Its values part wrong from right labels at an AUROC of {', '.join(map(auroc, results))}; "
+        f"wrong among the chosen: {', '.join(map(kept, results))}.",
     ]
+
+
+def wrong_labels(pool: Examples) -> NDArray[np.bool_]:
+    """Returns [n] whose labels are not those of the demo set."""
+    source = load_dataset(build(DataSettings, {"dataset": "demo"})).primary
+    truth = dict(zip(source.smiles, source.labels, strict=True))
+    return np.asarray([truth[s] for s in pool.smiles]) != pool.labels
+
+
+def auroc(result: Comparison) -> str:
+    """Returns how well the values of TS-DShapley find the wrong labels."""
+    wrong = wrong_labels(result.prepared.require_pool().examples)
+    return f"{roc_auc_score(wrong, -result.scored['tsds'].scores.values):.2f}"
+
+
+def kept(result: Comparison) -> str:
+    """Returns how many of the points that TS-DShapley chose carry a wrong label."""
+    chosen = result.chosen["tsds"]
+    wrong = wrong_labels(result.prepared.require_pool().examples)
+    return f"{wrong[chosen].sum()} of {len(chosen)}"
 
 
 def whole_comparisons(arguments: argparse.Namespace) -> list[str]:

@@ -41,6 +41,7 @@ def test_half_of_a_planted_pool_is_wrong_and_none_of_it_is_known(
     truth = dict(zip(source["smiles"], source["logd"], strict=True))
     table = pd.read_csv(str(settings.secondary))
     off = np.array([y - truth[s] for s, y in zip(table["smiles"], table["logd"], strict=True)])
+    np.testing.assert_array_equal(verdicts.wrong_labels(pool), off != 0)
     wrong = np.count_nonzero(np.abs(off) > 1e-9)
     # A shuffled label may meet its equal.
     assert verdicts.N_POOL // 2 - 5 <= wrong <= verdicts.N_POOL // 2

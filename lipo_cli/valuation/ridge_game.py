@@ -1,16 +1,18 @@
 r"""The ridge game: players are points, the utility is minus the validation error of a ridge fit.
 
-Let c_z and c_y be the centres of features and labels, and lambda the ridge penalty. For a set S of
-players, with B the base rows (primary train in game A, none in game B),
+Let lambda be the ridge penalty and c_z, c_y the means of primary train. For a set S of players,
+with B the base rows (primary train in game A, none in game B),
 
-    w(S) = argmin_w  sum_{i in B + S} (y_i - c_y - (z_i - c_z)^T w)^2 + lambda ||w||^2,
-    U(S) = -1/m sum_{v=1..m} (y_v - c_y - (z_v - c_z)^T w(S))^2.
+    w(S), b(S) = argmin  sum_{i in B + S} (y_i - c_y - b - (z_i - c_z)^T w)^2
+                         + lambda ||w||^2 + mu b^2,
+    U(S) = -1/m sum_{v=1..m} (y_v - c_y - b(S) - (z_v - c_z)^T w(S))^2.
 
-Game A (`on_top_of`): c_z and c_y are the means of primary train and stay there, so U(empty) is the
-score of scikit-learn's `Ridge(alpha=lambda, fit_intercept=True)` on primary train, and U(S) that of
-`Ridge(alpha=lambda, fit_intercept=False)` on the centred rows of train and S together: a player
-moves the slopes, not the intercept. Game B (`from_empty`): c_z = 0, since projected features are
-centred by primary train already, and c_y is the mean given, so U(empty) predicts that mean.
+Game A (`on_top_of`): mu = 0, so that U(S) is the score of scikit-learn's `Ridge(alpha=lambda,
+fit_intercept=True)` on the rows of train and S together. Game B (`from_empty`): mu = lambda, since
+a set of few players needs a prior on its level too; U(empty) predicts c_y everywhere.
+
+The intercept is the players' to move: were it train's alone, an offset that their labels share
+(another assay, another unit) would be told from none only as far as the slopes can follow it.
 
 U is additive over validation rows, hence over folds: U = sum_f U_f with
 U_f(S) = -1/m sum_{v in fold f} (...)^2.
@@ -43,7 +45,10 @@ from lipo_cli.valuation.ridge_paths import make_path
 
 @dataclass(frozen=True)
 class RidgeData:
-    """Centred features [., d] and labels of the base, the players and the validation rows."""
+    """Features [., d + 1] and labels of the base, the players and the validation rows.
+
+    Features and labels are centred; the last feature is 1, whose weight is the intercept.
+    """
 
     base_z: FloatArray
     base_y: FloatArray
@@ -57,8 +62,9 @@ class RidgeGame:
     """A game over n points on a ridge proxy. Build it by `on_top_of` or `from_empty`.
 
     Args:
-        data: Centred features and labels.
-        ridge: The penalty lambda > 0.
+        data: Features and labels.
+        ridge: The penalty lambda > 0 of the slopes.
+        intercept_ridge: The penalty mu >= 0 of the intercept; 0 needs a base row.
         n_folds: Validation folds F, 1 <= F <= validation rows.
         seed: Of the assignment of validation rows to folds.
 
@@ -67,7 +73,9 @@ class RidgeGame:
             or the penalty make no sense.
     """
 
-    def __init__(self, data: RidgeData, ridge: float, n_folds: int, seed: int) -> None:
+    def __init__(
+        self, data: RidgeData, ridge: float, intercept_ridge: float, n_folds: int, seed: int
+    ) -> None:
         n, m = len(data.players_z), len(data.val_z)
         if not (np.isfinite(ridge) and ridge > 0):
             raise ValuationError(f"the ridge penalty must be positive, is {ridge}")
@@ -77,12 +85,14 @@ class RidgeGame:
             raise ValuationError(f"{n_folds} folds need as many validation rows, there are {m}")
         self.ridge = float(ridge)
         self._data = data
+        self._penalties = np.full(data.players_z.shape[1], self.ridge)
+        self._penalties[-1] = intercept_ridge
         self._n_folds = n_folds
         self._fold_of = (np.random.default_rng(seed).permutation(m) % n_folds).astype(np.int64)
         self._fold_weights = np.zeros((m, n_folds))
         self._fold_weights[np.arange(m), self._fold_of] = 1.0 / m
         self._squares = np.empty((n + 1, m))  # of `marginals`; untouched, it takes no memory
-        self._conditioned = _conditioned_on_base(data, self.ridge)
+        self._conditioned = _conditioned_on_base(data, self._penalties)
         self._path = make_path(*self._conditioned)
 
     @classmethod
@@ -121,9 +131,10 @@ class RidgeGame:
         centre, mean = train_z.mean(axis=0), float(train_y.mean())
         players, labels, rows, targets = _checked(players_z, players_y, val_z, val_y, centre)
         data = RidgeData(
-            train_z - centre, train_y - mean, players, labels - mean, rows, targets - mean
-        )
-        return cls(data, ridge, n_folds, seed)
+            _with_constant(train_z - centre), train_y - mean,
+            players, labels - mean, rows, targets - mean,
+        )  # fmt: skip
+        return cls(data, ridge, 0.0, n_folds, seed)
 
     @classmethod
     def from_empty(
@@ -157,7 +168,7 @@ class RidgeGame:
         players, labels, rows, targets = _checked(players_z, players_y, val_z, val_y, None)
         empty = np.empty((0, players.shape[1]))
         data = RidgeData(empty, np.empty(0), players, labels - mean, rows, targets - mean)
-        return cls(data, ridge, n_folds, seed)
+        return cls(data, ridge, ridge, n_folds, seed)
 
     @property
     def n_players(self) -> int:
@@ -214,8 +225,8 @@ class RidgeGame:
         The mean over rows is U(all) - U(all but i).
 
         Removing row i of a ridge fit moves its weights by -A^-1 z_i r_i / (1 - h_i), with the
-        residual r_i, the leverage h_i = z_i^T A^-1 z_i and A = Z^T Z + lambda I (Cook & Weisberg
-        1982).
+        residual r_i, the leverage h_i = z_i^T A^-1 z_i and A = Z^T Z plus the penalties (Cook &
+        Weisberg 1982).
         """
         players, labels, rows, base_errors = self._conditioned
         system = players.T @ players
@@ -232,13 +243,13 @@ class RidgeGame:
     def utility(self, subset: Sequence[int] | IntArray) -> float:
         """Returns U(subset) by a direct least-squares refit: the slow truth, for checks.
 
-        It shares nothing with `marginals` but the data: the penalty enters as d more rows.
+        It shares nothing with `marginals` but the data: the penalties enter as d + 1 more rows.
         """
         players = distinct_positions(subset, self.n_players)
         data = self._data
-        d = data.players_z.shape[1]
-        rows = np.vstack([data.base_z, data.players_z[players], np.sqrt(self.ridge) * np.eye(d)])
-        labels = np.concatenate([data.base_y, data.players_y[players], np.zeros(d)])
+        shrunk = np.diag(np.sqrt(self._penalties))
+        rows = np.vstack([data.base_z, data.players_z[players], shrunk])
+        labels = np.concatenate([data.base_y, data.players_y[players], np.zeros(len(shrunk))])
         weights = np.linalg.lstsq(rows, labels, rcond=None)[0]
         return -float(np.mean((data.val_y - data.val_z @ weights) ** 2))
 
@@ -261,19 +272,23 @@ def _checked(
         )
     if centre is not None:
         players, rows = players - centre, rows - centre
-    return players, labels, rows, targets
+    return _with_constant(players), labels, _with_constant(rows), targets
+
+
+def _with_constant(features: FloatArray) -> FloatArray:
+    return np.column_stack([features, np.ones(len(features))])
 
 
 def _conditioned_on_base(
-    data: RidgeData, ridge: float
+    data: RidgeData, penalties: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
     """Returns whitened players and rows, and the labels and errors that the base fit leaves.
 
-    With A = X^T X + lambda I = C C^T, features times C^{-T} have the kernel z A^{-1} z'^T, and the
-    penalty on top of the base becomes 1.
+    With A = X^T X + diag(penalties) = C C^T, features times C^{-T} have the kernel z A^{-1} z'^T,
+    and the penalty on top of the base becomes 1.
     """
     system = data.base_z.T @ data.base_z
-    system.flat[:: len(system) + 1] += ridge
+    system.flat[:: len(system) + 1] += penalties
     factor = cholesky(system, lower=True)
     weights = cho_solve((factor, True), data.base_z.T @ data.base_y)
     players = solve_triangular(factor, data.players_z.T, lower=True).T

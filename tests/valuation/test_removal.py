@@ -234,6 +234,7 @@ def test_a_curve_that_is_not_finite_has_no_peak():
 def test_points_that_change_nothing_are_all_kept():
     problem = ridge_problem(n_players=5)
     problem.players_z[:] = problem.train_z.mean(axis=0)
+    problem.players_y[:] = problem.train_y.mean()
     game = problem.on_top()
     optimal = optimal_subset(
         game, ts_dshapley(game, TsdsSettings(min_permutations=4, max_permutations=20))

@@ -20,18 +20,20 @@ from tests.fixtures.games import (
 
 
 def sklearn_utility(problem: RidgeProblem, subset: tuple[int, ...], *, base: bool) -> float:
-    """Returns U(subset) by scikit-learn, on rows centred by primary train where there is a base."""
-    centre = problem.train_z.mean(axis=0) if base else np.zeros(problem.train_z.shape[1])
-    mean = problem.train_y.mean()
+    """Returns U(subset) by scikit-learn, from raw rows where there is a base."""
     chosen = list(subset)
-    z, y = problem.players_z[chosen] - centre, problem.players_y[chosen] - mean
+    z, y = problem.players_z[chosen], problem.players_y[chosen]
     if base:
-        z = np.vstack([problem.train_z - centre, z])
-        y = np.concatenate([problem.train_y - mean, y])
+        fit = Ridge(alpha=problem.ridge, solver="svd")
+        fit.fit(np.vstack([problem.train_z, z]), np.concatenate([problem.train_y, y]))
+        return -float(np.mean((problem.val_y - fit.predict(problem.val_z)) ** 2))
+    mean = problem.train_y.mean()
     errors = problem.val_y - mean
-    if len(z):
-        fit = Ridge(alpha=problem.ridge, fit_intercept=False, solver="svd").fit(z, y)
-        errors = errors - fit.predict(problem.val_z - centre)
+    if chosen:  # a prior on the level: a column of ones, penalised as the others are
+        fit = Ridge(alpha=problem.ridge, fit_intercept=False, solver="svd")
+        fit.fit(np.column_stack([z, np.ones(len(z))]), y - mean)
+        rows = np.column_stack([problem.val_z, np.ones(len(problem.val_z))])
+        errors = errors - fit.predict(rows)
     return -float(np.mean(errors**2))
 
 
@@ -146,11 +148,32 @@ def test_duplicate_points_have_equal_values():
     assert not np.allclose(values[0], values[2])
 
 
-def test_a_point_at_the_centre_of_train_is_a_null_player():
-    problem = ridge_problem(n_players=6)
-    problem.players_z[2] = problem.train_z.mean(axis=0)
-    values = shapley_over_permutations(problem.on_top())
-    np.testing.assert_allclose(values[2], 0, atol=1e-14)
+def test_points_at_the_centre_of_train_move_the_intercept_alone_by_their_share():
+    """With slopes untouched the error of every row falls by the shift k/(N + k) of the level."""
+    problem = ridge_problem(n_players=4)
+    problem.players_z[:] = problem.train_z.mean(axis=0)
+    problem.players_y[:] = problem.train_y.mean() + 3
+    errors = np.sqrt(problem.on_top().squared_errors(np.arange(4)))
+    fit = Ridge(alpha=problem.ridge).fit(problem.train_z, problem.train_y)
+    first = problem.val_y - fit.predict(problem.val_z)
+    n_train = len(problem.train_y)
+    for k in range(5):
+        np.testing.assert_allclose(errors[k], np.abs(first - 3 * k / (n_train + k)), atol=1e-12)
+
+
+@pytest.mark.parametrize("base", [True, False])
+def test_labels_with_a_common_offset_have_a_negative_sum_of_values(base):
+    """Players drawn like train help; the same with another assay's offset do harm, all together."""
+    right = ridge_problem(n_players=40, noise=0.1, n_val=300)
+    wrong = RidgeProblem(
+        right.train_z, right.train_y, right.players_z, right.players_y + 6,
+        right.val_z, right.val_y, right.corrupted,
+    )  # fmt: skip
+    gains = []
+    for problem in (right, wrong):
+        game = problem.on_top() if base else problem.from_empty()
+        gains.append(game.utility(range(40)) - game.utility([]))
+    assert gains[1] < 0 < gains[0]
 
 
 def test_a_point_that_the_fit_already_meets_has_no_first_marginal():
