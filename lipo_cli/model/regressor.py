@@ -40,6 +40,7 @@ from lipo_cli.model.folder import (
     write_json,
     write_manifest,
 )
+from lipo_cli.model.merging import merged
 from lipo_cli.model.network import Network, build_network, load_network, tokenizer_of
 from lipo_cli.model.precision import autocast, pick_device
 from lipo_cli.model.tokenizer import Encoded, encode
@@ -219,7 +220,6 @@ class Regressor:
         head.train(was_training)
         return found
 
-    @torch.inference_mode()
     def _run(
         self,
         smiles: Sequence[str],
@@ -237,18 +237,19 @@ class Regressor:
         rows: list[NDArray[np.float64]] = []
         order: list[NDArray[np.int64]] = []
         batch_size = batch_size or predicted_at_once(self.device)
-        for positions in batches_in_order([len(row) for row in ids], batch_size):
-            batch = collate([ids[i] for i in positions], self.pad_id, self.device)
-            with autocast(self.device, self.settings.precision):
-                if embed:
-                    values = self.network.encode(batch.input_ids, batch.attention_mask)
-                else:
-                    values = self.model(
-                        input_ids=batch.input_ids, attention_mask=batch.attention_mask
-                    ).logits
-            rows.append(values.float().cpu().numpy().astype(np.float64))
-            order.append(positions)
-            progress.advance(len(positions))
+        with merged(self.model), torch.inference_mode():
+            for positions in batches_in_order([len(row) for row in ids], batch_size):
+                batch = collate([ids[i] for i in positions], self.pad_id, self.device)
+                with autocast(self.device, self.settings.precision):
+                    if embed:
+                        values = self.network.encode(batch.input_ids, batch.attention_mask)
+                    else:
+                        values = self.model(
+                            input_ids=batch.input_ids, attention_mask=batch.attention_mask
+                        ).logits
+                rows.append(values.float().cpu().numpy().astype(np.float64))
+                order.append(positions)
+                progress.advance(len(positions))
         self.model.train(was_training)
         result = np.empty((len(ids), rows[0].shape[1]))
         result[np.concatenate(order)] = np.concatenate(rows)

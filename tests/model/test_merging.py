@@ -1,0 +1,94 @@
+"""Predictions with the adapter inside the weights are the adapter's, and leave no trace."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lipo_cli.model import regressor as regressor_module
+from lipo_cli.model.batches import collate
+from lipo_cli.model.merging import merged
+from lipo_cli.model.regressor import Regressor
+from lipo_cli.settings import PEFT_METHODS, Peft
+from tests.fixtures.models import LABELS, SMILES, disturb, tiny_regressor
+
+
+def bits(regressor: Regressor) -> dict[str, bytes]:
+    """Returns everything that the network is, by name."""
+    return {n: t.numpy().tobytes() for n, t in regressor.model.state_dict().items()}
+
+
+def unmerged(regressor: Regressor, smiles: str) -> float:
+    """Returns a prediction through the adapter's own layers."""
+    regressor.model.eval()
+    batch = collate(regressor.encode([smiles]).ids, regressor.pad_id)
+    with torch.inference_mode():
+        found = regressor.model(input_ids=batch.input_ids, attention_mask=batch.attention_mask)
+    return float(found.logits[0, 0])
+
+
+@pytest.mark.parametrize("peft", PEFT_METHODS)
+def test_predictions_are_those_of_the_adapters_own_layers(tiny: Path, peft: Peft) -> None:
+    regressor = tiny_regressor(tiny, peft)
+    disturb(regressor)
+    before, predicted = bits(regressor), regressor.predict(SMILES)
+    np.testing.assert_allclose(predicted, [unmerged(regressor, s) for s in SMILES], atol=2e-5)
+    assert bits(regressor) == before
+    assert np.ptp(predicted) > 0.1
+
+
+@pytest.mark.parametrize("peft", ["lora", "ia3"])
+def test_the_adapter_really_is_in_the_weights(tiny: Path, peft: Peft) -> None:
+    regressor = tiny_regressor(tiny, peft)
+    disturb(regressor)
+    key = regressor.network.molformer.encoder.layer[0].attention.self.key
+    own = key.base_layer.weight.detach().clone()
+    with merged(regressor.model):
+        assert key.merged
+        assert (key.base_layer.weight - own).abs().max() > 1e-3
+    assert not key.merged
+    assert torch.equal(key.base_layer.weight, own)
+
+
+@pytest.mark.parametrize("peft", ["lora", "ia3"])
+def test_a_failure_while_predicting_leaves_the_weights_as_they_were(
+    tiny: Path, peft: Peft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regressor = tiny_regressor(tiny, peft)
+    disturb(regressor)
+    before, predicted = bits(regressor), regressor.predict(SMILES)
+
+    def interrupted(*_: object) -> object:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(regressor_module, "collate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            regressor.predict(SMILES)
+    assert bits(regressor) == before
+    np.testing.assert_array_equal(regressor.predict(SMILES), predicted)
+
+
+@pytest.mark.parametrize("peft", ["lora", "ia3"])
+def test_a_step_after_a_prediction_is_the_step_without_it(tiny: Path, peft: Peft) -> None:
+    stepped = []
+    for predict_first in (False, True):
+        regressor = tiny_regressor(tiny, peft)
+        disturb(regressor)
+        if predict_first:
+            regressor.predict(SMILES)
+        batch = collate(regressor.encode(SMILES).ids, regressor.pad_id)
+        optimizer = torch.optim.AdamW(
+            [p for p in regressor.model.parameters() if p.requires_grad], lr=0.1
+        )
+        labels = torch.from_numpy(LABELS).float()[:, None]
+        regressor.model.eval()
+        regressor.model(
+            input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=labels
+        ).loss.backward()
+        optimizer.step()
+        stepped.append(bits(regressor))
+    assert stepped[0] == stepped[1]
