@@ -1,9 +1,6 @@
 """A fitted regressor: an encoder, its adapter, tokenizer and label scale, as one thing.
 
-It predicts raw label units from SMILES, and is saved as a folder without pickle:
-`manifest.json`, `config.json`, `tokenizer.json`, and safetensors that hold just what was trained.
-An adapter's base model lies in `base/` beside them, or is named where it is large; either way the
-manifest carries its SHA-256, and a base that does not match is refused.
+It predicts raw label units from SMILES, and is saved as a folder (`saving`).
 """
 
 from __future__ import annotations
@@ -15,34 +12,20 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import PeftModel
-from safetensors.torch import save_file
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from lipo_cli import __version__
 from lipo_cli.errors import ModelError
 from lipo_cli.model.adapters import ParameterCount, attach, count_parameters, unwrap
-from lipo_cli.model.base import read_weights, resolve_base
+from lipo_cli.model.base import resolve_base
 from lipo_cli.model.batches import batches_in_order, collate, predicted_at_once
 from lipo_cli.model.enumeration import enumerated, view_weights
-from lipo_cli.model.folder import (
-    FORMAT,
-    first_misfit,
-    matching_base,
-    portable_name,
-    read_adapter,
-    read_manifest,
-    read_settings,
-    weights_name,
-    write_adapter,
-    write_base,
-    write_json,
-    write_manifest,
-)
+from lipo_cli.model.folder import FORMAT, first_misfit
 from lipo_cli.model.merging import merged
-from lipo_cli.model.network import Network, build_network, load_network, tokenizer_of
+from lipo_cli.model.network import Network, load_network, tokenizer_of
 from lipo_cli.model.precision import autocast, pick_device
+from lipo_cli.model.saving import load_regressor, save_regressor
 from lipo_cli.model.tokenizer import Encoded, encode
 from lipo_cli.progress import Progress, SilentProgress
 from lipo_cli.settings import Peft, TrainingSettings
@@ -268,25 +251,7 @@ class Regressor:
         Raises:
             ModelError: the base model is gone, or has changed since it was loaded.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        whole = self.peft == "full" or (
-            self.base_folder is not None and write_base(self.base_folder, self.base, folder)
-        )
-        name = portable_name(self.base["name"]) if whole else self.base["name"]
-        self.tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
-        config = self.network.config.to_dict()
-        config.pop("_name_or_path", None)
-        write_json(folder / "config.json", config)
-        if isinstance(self.model, PeftModel):
-            write_adapter(self.model, folder, name)
-        else:
-            state = self.network.state_dict() if self.peft == "full" else self.trained_state()
-            weights = {k: v.detach().cpu().contiguous() for k, v in state.items()}
-            save_file(weights, folder / weights_name(self.peft), metadata={"format": "pt"})
-        self.manifest["base"] = {**self.base, "name": name}
-        self.manifest["settings"] = {**self.manifest["settings"], "model": name}
-        self.manifest["self_contained"] = whole
-        write_manifest(folder, self.manifest)
+        save_regressor(self, folder)
 
     @classmethod
     def load(cls, folder: Path | str, *, base: str | None = None, device: str = "auto") -> Self:
@@ -301,35 +266,4 @@ class Regressor:
         Raises:
             ModelError: something is missing, damaged, or belongs to another base model.
         """
-        folder = Path(folder)
-        manifest = read_manifest(folder)
-        settings = read_settings(manifest, folder, device=device)
-        peft: Peft = manifest["peft"]
-        state = read_weights(folder / weights_name(peft))
-        base_folder = None
-        if peft == "full":
-            network = build_network(folder, settings.dropout)
-        else:
-            found = matching_base(base, manifest, folder)
-            base_folder = found.folder
-            network = load_network(found, settings.dropout)
-        model = attach(network, peft, settings)
-        tokenizer = tokenizer_of(network, folder)
-        about = {k: v for k, v in manifest.items() if k not in ("settings", "base", "peft")}
-        regressor = cls(
-            model, tokenizer, peft, manifest["base"], settings, about=about, base_folder=base_folder
-        )
-        if isinstance(model, PeftModel):
-            read_adapter(model, state, folder)
-        elif peft == "full":
-            _fill(network, state, folder)
-        else:
-            regressor.restore_state(state)
-        regressor.model.eval()
-        return regressor
-
-
-def _fill(network: nn.Module, state: dict[str, torch.Tensor], folder: Path) -> None:
-    if odd := first_misfit(network.state_dict(), state):
-        raise ModelError(f"the weights do not fit config.json: {odd}", where=folder)
-    network.load_state_dict(state)
+        return load_regressor(cls, Path(folder), base=base, device=device)
