@@ -111,19 +111,28 @@ def read_run(store: Store, run_id: str) -> FoundRun:
         return _found(store, store.client().get_run(run_id))
 
 
-def find_finished(store: Store, experiment: str, fingerprint: str) -> FoundRun | None:
+def find_finished(
+    store: Store, experiment: str, fingerprint: str, *, anywhere: bool = False
+) -> FoundRun | None:
     """Finds the latest finished, complete run of the same settings, data and code.
 
     Args:
         store: Where to look.
         experiment: The experiment's name.
         fingerprint: What decides the result; the tag `lipo.fingerprint`.
+        anywhere: Look in the store's other experiments too, after this one.
 
     Returns:
         The run, or None when it must be computed.
     """
     condition = f"tags.`{FINGERPRINT_TAG}` = '{fingerprint}' AND attributes.status = 'FINISHED'"
     runs = find_runs(store, experiment, condition)
+    if (found := next((run for run in runs if run.is_complete()), None)) or not anywhere:
+        return found
+    with tracking_errors("the store"):
+        every = store.client().search_experiments()
+    ids = [each.experiment_id for each in every if each.name != experiment]
+    runs = _search(store, ids, condition) if ids else []
     return next((run for run in runs if run.is_complete()), None)
 
 
@@ -141,16 +150,19 @@ def find_children(store: Store, experiment: str, parent_run_id: str) -> list[Fou
 
 def find_runs(store: Store, experiment: str, condition: str = "") -> list[FoundRun]:
     """Returns the runs of an experiment that fulfil a condition of MLflow's, the latest first."""
-    client = store.client()
     with tracking_errors(experiment):
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            return []
-        runs: list[FoundRun] = []
-        token: str | None = None
+        found = store.client().get_experiment_by_name(experiment)
+    return [] if found is None else _search(store, [found.experiment_id], condition)
+
+
+def _search(store: Store, experiment_ids: list[str], condition: str) -> list[FoundRun]:
+    client = store.client()
+    runs: list[FoundRun] = []
+    token: str | None = None
+    with tracking_errors("the store"):
         while True:
             page = client.search_runs(
-                [found.experiment_id],
+                experiment_ids,
                 condition,
                 max_results=_PAGE,
                 order_by=["attributes.start_time DESC"],

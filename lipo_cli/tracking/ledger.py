@@ -81,8 +81,11 @@ class MlflowLedger:
         return None if state == "unknown" else state == "alive"
 
     def find(self, fingerprint: str) -> FoundRun | None:
-        """Returns the finished run of this fingerprint, if all its files are there."""
-        found = find_finished(self.store, self.experiment, fingerprint)
+        """Returns the finished run of this fingerprint, if all its files are there.
+
+        Of any experiment: what `lipo score` trained and computed serves `lipo compare`.
+        """
+        found = find_finished(self.store, self.experiment, fingerprint, anywhere=True)
         if found is not None and self._open:
             record = self._open[-1]
             own = found.tags.get(PARENT_TAG) == record.run_id

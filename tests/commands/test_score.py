@@ -66,6 +66,29 @@ def test_values_are_json_are_written_and_are_found_again(
     assert score_runs(store_root) == 1
 
 
+def test_a_comparison_uses_the_scores_and_the_model_that_score_left(
+    command: list[str], store_root: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    at = command.index("--components")
+    del command[at : at + 2]
+    assert main([*command, "--json"]) == 0
+    scored = read_json(capsys)
+    at = command.index("--reference-peft")
+    compare = ["compare", *command[1:at], *command[at + 2 :]]
+    asked = ["--selection", "tsds:top=5", "--peft", "lora", "--json", "--out", "result"]
+    assert main([*compare, *asked]) == 0
+    compared = read_json(capsys)
+    runs = find_runs(open_store(store_root), "lipo-compare")
+    assert not [run for run in runs if run.tags["lipo.kind"] == "score"]
+    control = next(cell for cell in compared["cells"] if cell["selection"] == "none")
+    assert control["run_id"] not in [run.run_id for run in runs]
+    chosen = pd.read_csv(tmp_path / "result" / "values" / "tsds" / "values.csv")
+    assert chosen["value"].tolist() == [point["value"] for point in scored["values"]]
+    # The report is made from MLflow alone, and finds the runs wherever they are.
+    assert main(["report", "--store", str(store_root), "--out", str(tmp_path / "again.html")]) == 0
+    assert (tmp_path / "again.html").stat().st_size > 10_000
+
+
 def test_the_game_is_named_and_is_scored_apart(
     command: list[str], store_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -194,9 +194,32 @@ def test_find_passes_over_runs_that_are_not_whole(ledger: MlflowLedger) -> None:
     assert ledger.find("f") is None
 
 
-def test_find_looks_in_its_own_experiment(ledger: MlflowLedger) -> None:
-    write(ledger, "f")
-    assert MlflowLedger(ledger.store, "other").find("f") is None
+def test_find_looks_in_its_own_experiment_first_then_in_all(ledger: MlflowLedger) -> None:
+    other = MlflowLedger(ledger.store, "other")
+    elsewhere = write(ledger, "f")
+    found = other.find("f")
+    assert found is not None
+    assert found.run_id == elsewhere
+    own = write(other, "f")
+    write(ledger, "f")  # newer, but elsewhere
+    found = other.find("f")
+    assert found is not None
+    assert found.run_id == own
+    assert other.find("g") is None
+
+
+def test_a_run_elsewhere_that_is_not_whole_is_passed_over(ledger: MlflowLedger) -> None:
+    kill(ledger, "f")
+    broken = read_run(ledger.store, write(ledger, "g"))
+    broken.artifact("tables/values.csv").unlink()
+    other = MlflowLedger(ledger.store, "other")
+    assert other.find("f") is None
+    assert other.find("g") is None
+
+
+def test_a_record_takes_up_no_run_of_another_experiment(ledger: MlflowLedger) -> None:
+    killed = kill(ledger, "f")
+    assert write(MlflowLedger(ledger.store, "other"), "f") != killed
 
 
 def test_a_comparison_names_the_finished_runs_that_it_used_again(ledger: MlflowLedger) -> None:
