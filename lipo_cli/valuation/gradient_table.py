@@ -13,7 +13,7 @@ import errno
 import math
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,10 @@ class Slab:
 class GradientTable:
     """M gradients [M, P] in a file, float32.
 
+    Columns lie in blocks of some neighbouring ones, each block [M, width] for itself: it is read at
+    one go into memory that is used again. (Mapped, what was read counted as memory of the process,
+    at the price of a page fault every 4 KiB.)
+
     Args:
         file: Where it lies; it is made anew.
         n_rows: M.
@@ -66,21 +70,24 @@ class GradientTable:
     """
 
     def __init__(self, file: Path, n_rows: int, n_parameters: int) -> None:
-        size = 4 * n_rows * n_parameters
         self._file = file
+        self._n_rows = n_rows
+        width = max(1, _COLUMN_BYTES // (4 * n_rows))
+        self._columns = [
+            (start, min(start + width, n_parameters)) for start in range(0, n_parameters, width)
+        ]
+        self._size = 4 * n_rows * n_parameters
         try:
             # A sparse file would be made on a full disk too, and writing to it kill the process.
             with file.open("wb") as stream:
                 if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(stream.fileno(), 0, size)
-                elif shutil.disk_usage(file.parent).free < size:
+                    os.posix_fallocate(stream.fileno(), 0, self._size)
+                elif shutil.disk_usage(file.parent).free < self._size:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 else:
-                    stream.truncate(size)
-            shape = (n_rows, n_parameters)
-            self._rows: NDArray[np.float32] = np.memmap(file, np.float32, "r", shape=shape)
+                    stream.truncate(self._size)
         except OSError as error:
-            raise self._no_room(size, error) from None
+            raise self._no_room(error) from None
 
     def fill(
         self,
@@ -104,38 +111,47 @@ class GradientTable:
             ValuationError: a gradient is not finite, or cannot be written.
         """
         predictions = np.empty(n)
-        # Written, not mapped: a third of the time, for want of a page fault every 4 KiB.
+        stop = first_column + self._columns[-1][1]
         with self._file.open("r+b") as stream:
             for positions, values, gradients in rows:
-                block = gradients.numpy()[:, first_column : first_column + self._rows.shape[1]]
+                taken = np.asarray(gradients.numpy()[:, first_column:stop], np.float32)
                 # The sum is finite where every number is, and needs no table of its own.
-                if not math.isfinite(block.sum(dtype=np.float64)):
+                if not math.isfinite(taken.sum(dtype=np.float64)):
                     raise ValuationError("a gradient is not finite", hint="the model has diverged")
                 try:
-                    for position, row in zip(positions.tolist(), block, strict=True):
-                        stream.seek((start + position) * self._rows.strides[0])
-                        stream.write(np.asarray(row, np.float32).data)
+                    for position, row in zip(positions.tolist(), taken, strict=True):
+                        for a, b in self._columns:
+                            stream.seek(4 * (a * self._n_rows + (start + position) * (b - a)))
+                            stream.write(row[a:b].data)
                     stream.flush()
                 except OSError as error:
-                    raise self._no_room(self._rows.nbytes, error) from None
+                    raise self._no_room(error) from None
                 predictions[positions.numpy()] = values.numpy()
         return predictions
 
-    def _no_room(self, size: int, error: OSError) -> ValuationError:
+    def _no_room(self, error: OSError) -> ValuationError:
         return ValuationError(
-            f"{size / 2**30:.1f} GiB of gradients cannot be kept: {error.strerror}",
+            f"{self._size / 2**30:.1f} GiB of gradients cannot be kept: {error.strerror}",
             where=self._file.parent,
             hint="free space, or set TMPDIR to another disk",
         )
 
+    def _blocks(self) -> Iterator[tuple[int, int, NDArray[np.float32]]]:
+        """Yields first and last column and the block [M, width]: overwritten by the next."""
+        widest = max(b - a for a, b in self._columns)
+        memory = np.empty(self._n_rows * widest, np.float32)
+        with self._file.open("rb") as stream:
+            for a, b in self._columns:
+                block = memory[: self._n_rows * (b - a)].reshape(self._n_rows, b - a)
+                if stream.readinto(block.data) != block.nbytes:
+                    raise ValuationError("the gradients' file was cut short", where=self._file)
+                yield a, b, block
+
     def gram(self) -> FloatArray:
         """Returns the inner products [M, M]: float32 products, summed in float64."""
-        m, p = self._rows.shape
-        width = max(1, _COLUMN_BYTES // (4 * m))
-        total = np.zeros((m, m))
-        for start in range(0, p, width):
+        total = np.zeros((self._n_rows, self._n_rows))
+        for _, _, block in self._blocks():
             # Fortran order without a copy: the transpose of a C-ordered block.
-            block = np.ascontiguousarray(self._rows[:, start : start + width])
             total += ssyrk(1.0, block.T, trans=1, lower=1)
         lower = np.tril(total)
         found: FloatArray = lower + np.tril(total, -1).T
@@ -143,7 +159,10 @@ class GradientTable:
 
     def whole(self) -> FloatArray:
         """Returns the table [M, P] in memory, float64."""
-        return np.asarray(self._rows, dtype=np.float64)
+        found = np.empty((self._n_rows, self._columns[-1][1]))
+        for a, b, block in self._blocks():
+            found[:, a:b] = block
+        return found
 
 
 def slabs(sizes: Mapping[str, int], room: int) -> list[Slab]:

@@ -13,6 +13,7 @@ from lipo_cli.model.batches import collate
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import SilentProgress
 from lipo_cli.settings import PEFT_METHODS
+from lipo_cli.valuation import gradient_table
 from lipo_cli.valuation.gradient_span import MOST_PASSES, fits, spanned
 from lipo_cli.valuation.gradient_table import GradientTable, Slab, in_basis, slabs
 from lipo_cli.valuation.gradients import OutputGradients
@@ -171,6 +172,28 @@ def test_a_basis_keeps_every_inner_product(tmp_path, n_parameters):
     exact = rows.astype(np.float64) @ rows.astype(np.float64).T
     np.testing.assert_allclose(found @ found.T, exact, rtol=1e-5, atol=1e-3)
     np.testing.assert_array_equal(table.whole(), rows)
+
+
+@pytest.mark.parametrize("first_column", [0, 4])
+def test_a_table_in_several_blocks_is_the_table(tmp_path, monkeypatch, first_column):
+    """Blocks of seven columns, the last one narrower; rows arrive in any order."""
+    monkeypatch.setattr(gradient_table, "_COLUMN_BYTES", 4 * 30 * 7)
+    rows = np.random.default_rng(0).normal(size=(30, 60)).astype(np.float32)
+    table = GradientTable(tmp_path / "rows.npy", 30, 50)
+    order = np.random.default_rng(1).permutation(30)
+    batches = [
+        (torch.from_numpy(some), torch.from_numpy(some * 2.0), torch.from_numpy(rows[some]))
+        for some in (order[:11], order[11:])
+    ]
+    assert table.fill(0, batches, 30, first_column).tolist() == [2 * i for i in range(30)]
+    taken = rows[:, first_column : first_column + 50]
+    np.testing.assert_array_equal(table.whole(), taken)
+    exact = taken.astype(np.float64) @ taken.astype(np.float64).T
+    np.testing.assert_allclose(table.gram(), exact, rtol=1e-5, atol=1e-5)
+    with (tmp_path / "rows.npy").open("r+b") as stream:
+        stream.truncate(100)
+    with pytest.raises(ValuationError, match="cut short"):
+        table.gram()
 
 
 def test_parts_of_a_vector_hold_every_number_once():
