@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
+
+
+@dataclass
+class _Merge:
+    """A model whose adapters are in its weights, and who reads it."""
+
+    layers: list[Any]
+    own: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
+    readers: int = 0
+
+    def do(self) -> None:
+        """Puts every layer's adapter into a copy of its weights."""
+        for layer in self.layers:
+            for parameter in layer.get_base_layer().parameters():
+                self.own.append((parameter, parameter.data))
+                parameter.data = parameter.data.clone()
+            layer.merge()
+
+    def undo(self) -> None:
+        """Puts the weights themselves back."""
+        for parameter, data in self.own:
+            parameter.data = data
+        for layer in self.layers:
+            layer.merged_adapters.clear()
+
+
+_merges: WeakKeyDictionary[nn.Module, _Merge] = WeakKeyDictionary()
+_lock = threading.Lock()
 
 
 @contextmanager
@@ -16,24 +47,32 @@ def merged(model: nn.Module) -> Iterator[None]:
     """Adds LoRA's products to the weights, or multiplies them by IA3's factors, and undoes it.
 
     PEFT's own way back subtracts or divides, which leaves other bits than before; here the weights
-    themselves are put back, so that training goes on as if nothing had been.
+    themselves are put back, so that training goes on as if nothing had been. Several threads may
+    read a model at once (a server does): the first merges, the last one undoes it.
 
     Args:
         model: Any network; one without PEFT's wrapper is left as it is.
     """
-    layers: list[Any] = []
-    if isinstance(model, PeftModel):
-        layers = [each for each in model.modules() if isinstance(each, BaseTunerLayer)]
-    own: list[tuple[nn.Parameter, Tensor]] = []
+    if not isinstance(model, PeftModel):
+        yield
+        return
+    with _lock:
+        merge = _merges.get(model)
+        if merge is None:
+            layers = [each for each in model.modules() if isinstance(each, BaseTunerLayer)]
+            merge = _Merge(layers)
+            try:
+                merge.do()
+            except BaseException:
+                merge.undo()
+                raise
+            _merges[model] = merge
+        merge.readers += 1
     try:
-        for layer in layers:
-            for parameter in layer.get_base_layer().parameters():
-                own.append((parameter, parameter.data))
-                parameter.data = parameter.data.clone()
-            layer.merge()
         yield
     finally:
-        for parameter, data in own:
-            parameter.data = data
-        for layer in layers:
-            layer.merged_adapters.clear()
+        with _lock:
+            merge.readers -= 1
+            if merge.readers == 0:
+                merge.undo()
+                del _merges[model]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,51 @@ def test_a_failure_while_predicting_leaves_the_weights_as_they_were(
             regressor.predict(SMILES)
     assert bits(regressor) == before
     np.testing.assert_array_equal(regressor.predict(SMILES), predicted)
+
+
+@pytest.mark.parametrize("peft", ["lora", "ia3"])
+def test_several_threads_read_one_model(tiny: Path, peft: Peft) -> None:
+    """As a server's do: each begins and ends while others read, whatever the order."""
+    regressor = tiny_regressor(tiny, peft)
+    disturb(regressor)
+    regressor.model.eval()  # as one that was loaded is
+    before, predicted = bits(regressor), regressor.predict(SMILES)
+    for _ in range(5):
+        with ThreadPoolExecutor(8) as pool:
+            found = list(pool.map(regressor.predict, [SMILES] * 24))
+        for each in found:
+            np.testing.assert_allclose(each, predicted, atol=1e-6)
+    assert bits(regressor) == before
+    # The one that came first may leave first.
+    one, other = merged(regressor.model), merged(regressor.model)
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    np.testing.assert_allclose(regressor.predict(SMILES), predicted, atol=1e-6)
+    other.__exit__(None, None, None)
+    assert bits(regressor) == before
+
+
+@pytest.mark.parametrize("peft", ["lora", "ia3"])
+def test_a_merge_that_fails_half_way_leaves_the_weights_as_they_were(
+    tiny: Path, peft: Peft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    regressor = tiny_regressor(tiny, peft)
+    disturb(regressor)
+    before = bits(regressor)
+    last = regressor.network.molformer.encoder.layer[1].attention.self.value
+
+    def broken() -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(last, "merge", broken)
+        with pytest.raises(MemoryError):
+            regressor.predict(SMILES)
+    assert bits(regressor) == before
+    np.testing.assert_allclose(
+        regressor.predict(SMILES), [unmerged(regressor, s) for s in SMILES], atol=2e-5
+    )
 
 
 @pytest.mark.parametrize("peft", ["lora", "ia3"])
