@@ -154,7 +154,7 @@ def _budgeted(
     if dry_run and not (root / DATABASE).is_file():
         ledger = None
     else:
-        ledger = MlflowLedger(open_store(root), settings.experiment)
+        ledger = MlflowLedger(open_store(root), settings.experiment, anywhere=True)
     budgeted = fit_into(settings, prepared, minutes, ledger)
     say(budgeted.sentence())
     if warning := without_verdict(settings, range(budgeted.settings.seeds)):
@@ -181,7 +181,7 @@ def _run(
     from lipo_cli.tracking.ledger import MlflowLedger
     from lipo_cli.tracking.store import open_store
 
-    ledger = MlflowLedger(open_store(root), settings.experiment)
+    ledger = MlflowLedger(open_store(root), settings.experiment, anywhere=True)
     result, folder = run_recorded(
         *(settings, prepared, ledger, out, audit),
         budgeted=budgeted,

@@ -187,7 +187,7 @@ def _run(
     from lipo_cli.valuation.selection_text import parse_selection
     from lipo_cli.valuation.table import write_values
 
-    ledger = MlflowLedger(open_store(root), settings.experiment)
+    ledger = MlflowLedger(open_store(root), settings.experiment, anywhere=True)
     none = Choice("none", parse_selection("none"), "control")
     cell = Cell(none, settings.reference_peft, settings.seed)
     with CompareView(settings.training.epochs) as view:

@@ -24,8 +24,12 @@ class _Merge:
 
     def do(self) -> None:
         """Puts every layer's adapter into a copy of its weights."""
-        for layer in self.layers:
-            for parameter in layer.get_base_layer().parameters():
+        of_layer = [list(layer.get_base_layer().parameters()) for layer in self.layers]
+        every = [parameter for some in of_layer for parameter in some]
+        if len({id(parameter) for parameter in every}) < len(every):
+            self.layers = []  # weights that two layers share have no place for two adapters
+        for layer, some in zip(self.layers, of_layer, strict=False):
+            for parameter in some:
                 self.own.append((parameter, parameter.data))
                 parameter.data = parameter.data.clone()
             layer.merge()
@@ -37,6 +41,9 @@ class _Merge:
         for layer in self.layers:
             layer.merged_adapters.clear()
 
+
+WORTH_MERGING = 64
+"""Sequences from which on it pays: merging takes as long as some ten of them."""
 
 _merges: WeakKeyDictionary[nn.Module, _Merge] = WeakKeyDictionary()
 _lock = threading.Lock()
@@ -51,7 +58,8 @@ def merged(model: nn.Module) -> Iterator[None]:
     read a model at once (a server does): the first merges, the last one undoes it.
 
     Args:
-        model: Any network; one without PEFT's wrapper is left as it is.
+        model: Any network; one without PEFT's wrapper is left as it is, and so is one whose
+            adapters share weights.
     """
     if not isinstance(model, PeftModel):
         yield

@@ -6,6 +6,7 @@ It predicts raw label units from SMILES, and is saved as a folder (`saving`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,7 +23,7 @@ from lipo_cli.model.base import resolve_base
 from lipo_cli.model.batches import batches_in_order, collate, predicted_at_once
 from lipo_cli.model.enumeration import enumerated, view_weights
 from lipo_cli.model.folder import FORMAT, first_misfit
-from lipo_cli.model.merging import merged
+from lipo_cli.model.merging import WORTH_MERGING, merged
 from lipo_cli.model.network import Network, load_network, tokenizer_of
 from lipo_cli.model.precision import autocast, pick_device
 from lipo_cli.model.saving import load_regressor, save_regressor
@@ -220,7 +221,8 @@ class Regressor:
         rows: list[NDArray[np.float64]] = []
         order: list[NDArray[np.int64]] = []
         batch_size = batch_size or predicted_at_once(self.device)
-        with merged(self.model), torch.inference_mode():
+        reading = merged(self.model) if len(ids) >= WORTH_MERGING else nullcontext()
+        with reading, torch.inference_mode():
             for positions in batches_in_order([len(row) for row in ids], batch_size):
                 batch = collate([ids[i] for i in positions], self.pad_id, self.device)
                 with autocast(self.device, self.settings.precision):

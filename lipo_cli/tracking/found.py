@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,11 +129,23 @@ def find_finished(
     runs = find_runs(store, experiment, condition)
     if (found := next((run for run in runs if run.is_complete()), None)) or not anywhere:
         return found
-    with tracking_errors("the store"):
-        every = store.client().search_experiments()
-    ids = [each.experiment_id for each in every if each.name != experiment]
-    runs = _search(store, ids, condition) if ids else []
-    return next((run for run in runs if run.is_complete()), None)
+    others = (_search(store, ids, condition) for ids in _other_experiments(store, experiment))
+    return next((run for runs in others for run in runs if run.is_complete()), None)
+
+
+def _other_experiments(store: Store, experiment: str) -> Iterator[list[str]]:
+    """Yields the ids of all experiments but one, those that changed last first."""
+    client, token = store.client(), None
+    while True:
+        with tracking_errors("the store"):
+            page = client.search_experiments(
+                max_results=_PAGE, order_by=["last_update_time DESC"], page_token=token
+            )
+        if ids := [each.experiment_id for each in page if each.name != experiment]:
+            yield ids
+        token = page.token
+        if not token:
+            return
 
 
 def find_unfinished(store: Store, experiment: str, fingerprint: str) -> FoundRun | None:

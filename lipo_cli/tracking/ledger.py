@@ -51,11 +51,14 @@ class MlflowLedger:
     Args:
         store: Where the runs are.
         experiment: The experiment's name.
+        anywhere: Finished runs of the store's other experiments count as found too: what
+            `lipo score` trained and computed serves `lipo compare`.
     """
 
-    def __init__(self, store: Store, experiment: str) -> None:
+    def __init__(self, store: Store, experiment: str, *, anywhere: bool = False) -> None:
         self.store = store
         self.experiment = experiment
+        self._anywhere = anywhere
         self._open: list[_OpenRecord] = []
 
     @property
@@ -81,11 +84,8 @@ class MlflowLedger:
         return None if state == "unknown" else state == "alive"
 
     def find(self, fingerprint: str) -> FoundRun | None:
-        """Returns the finished run of this fingerprint, if all its files are there.
-
-        Of any experiment: what `lipo score` trained and computed serves `lipo compare`.
-        """
-        found = find_finished(self.store, self.experiment, fingerprint, anywhere=True)
+        """Returns the finished run of this fingerprint, if all its files are there."""
+        found = find_finished(self.store, self.experiment, fingerprint, anywhere=self._anywhere)
         if found is not None and self._open:
             record = self._open[-1]
             own = found.tags.get(PARENT_TAG) == record.run_id

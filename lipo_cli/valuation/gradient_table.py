@@ -72,7 +72,7 @@ class GradientTable:
     def __init__(self, file: Path, n_rows: int, n_parameters: int) -> None:
         self._file = file
         self._n_rows = n_rows
-        width = max(1, _COLUMN_BYTES // (4 * n_rows))
+        width = max(1, _COLUMN_BYTES // (4 * max(1, n_rows)))
         self._columns = [
             (start, min(start + width, n_parameters)) for start in range(0, n_parameters, width)
         ]
@@ -112,22 +112,24 @@ class GradientTable:
         """
         predictions = np.empty(n)
         stop = first_column + self._columns[-1][1]
-        with self._file.open("r+b") as stream:
-            for positions, values, gradients in rows:
-                taken = np.asarray(gradients.numpy()[:, first_column:stop], np.float32)
-                # The sum is finite where every number is, and needs no table of its own.
-                if not math.isfinite(taken.sum(dtype=np.float64)):
-                    raise ValuationError("a gradient is not finite", hint="the model has diverged")
-                try:
-                    for position, row in zip(positions.tolist(), taken, strict=True):
-                        for a, b in self._columns:
-                            stream.seek(4 * (a * self._n_rows + (start + position) * (b - a)))
-                            stream.write(row[a:b].data)
-                    stream.flush()
-                except OSError as error:
-                    raise self._no_room(error) from None
-                predictions[positions.numpy()] = values.numpy()
+        for positions, values, gradients in rows:
+            taken = np.asarray(gradients.numpy()[:, first_column:stop], np.float32)
+            # The sum is finite where every number is, and needs no table of its own.
+            if not math.isfinite(taken.sum(dtype=np.float64)):
+                raise ValuationError("a gradient is not finite", hint="the model has diverged")
+            try:
+                self._write(start + positions.numpy(), taken)
+            except OSError as error:
+                raise self._no_room(error) from None
+            predictions[positions.numpy()] = values.numpy()
         return predictions
+
+    def _write(self, places: NDArray[np.int64], rows: NDArray[np.float32]) -> None:
+        with self._file.open("r+b") as stream:
+            for place, row in zip(places.tolist(), rows, strict=True):
+                for a, b in self._columns:
+                    stream.seek(4 * (a * self._n_rows + place * (b - a)))
+                    stream.write(row[a:b].data)
 
     def _no_room(self, error: OSError) -> ValuationError:
         return ValuationError(

@@ -17,6 +17,11 @@ from lipo_cli.settings import PEFT_METHODS, Peft
 from tests.fixtures.models import LABELS, SMILES, disturb, tiny_regressor
 
 
+@pytest.fixture(autouse=True)
+def _few_molecules_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(regressor_module, "WORTH_MERGING", 2)
+
+
 def bits(regressor: Regressor) -> dict[str, bytes]:
     """Returns everything that the network is, by name."""
     return {n: t.numpy().tobytes() for n, t in regressor.model.state_dict().items()}
@@ -93,6 +98,34 @@ def test_several_threads_read_one_model(tiny: Path, peft: Peft) -> None:
     one.__exit__(None, None, None)
     np.testing.assert_allclose(regressor.predict(SMILES), predicted, atol=1e-6)
     other.__exit__(None, None, None)
+    assert bits(regressor) == before
+
+
+def test_a_few_sequences_are_not_worth_a_merge(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    regressor = tiny_regressor(tiny, "lora")
+    key = regressor.network.molformer.encoder.layer[0].attention.self.key
+    asked: list[int] = []
+    monkeypatch.setattr(key, "merge", lambda: asked.append(1))
+    monkeypatch.setattr(regressor_module, "WORTH_MERGING", len(SMILES) + 1)
+    regressor.predict(SMILES)
+    assert not asked
+    monkeypatch.setattr(regressor_module, "WORTH_MERGING", len(SMILES))
+    regressor.predict(SMILES)
+    assert asked
+
+
+def test_adapters_that_share_weights_are_not_merged(tiny: Path) -> None:
+    regressor = tiny_regressor(tiny, "lora")
+    disturb(regressor)
+    attention = regressor.network.molformer.encoder.layer[0].attention.self
+    attention.key.base_layer.weight = attention.query.base_layer.weight
+    before = bits(regressor)
+    with merged(regressor.model):
+        assert not attention.key.merged
+        assert not attention.query.merged
+    np.testing.assert_allclose(
+        regressor.predict(SMILES), [unmerged(regressor, s) for s in SMILES], atol=2e-5
+    )
     assert bits(regressor) == before
 
 

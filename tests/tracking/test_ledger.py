@@ -13,6 +13,7 @@ import pytest
 
 from lipo_cli.errors import ModelError, TrackingError
 from lipo_cli.settings import TsdsSettings
+from lipo_cli.tracking import found as found_module
 from lipo_cli.tracking.found import PARENT_TAG, FoundRun, find_children, find_runs, read_run
 from lipo_cli.tracking.ledger import REUSED_TAG, MlflowLedger
 from lipo_cli.tracking.owner import this_process
@@ -195,8 +196,9 @@ def test_find_passes_over_runs_that_are_not_whole(ledger: MlflowLedger) -> None:
 
 
 def test_find_looks_in_its_own_experiment_first_then_in_all(ledger: MlflowLedger) -> None:
-    other = MlflowLedger(ledger.store, "other")
+    other = MlflowLedger(ledger.store, "other", anywhere=True)
     elsewhere = write(ledger, "f")
+    assert MlflowLedger(ledger.store, "other").find("f") is None  # unless it was asked to
     found = other.find("f")
     assert found is not None
     assert found.run_id == elsewhere
@@ -212,14 +214,26 @@ def test_a_run_elsewhere_that_is_not_whole_is_passed_over(ledger: MlflowLedger) 
     kill(ledger, "f")
     broken = read_run(ledger.store, write(ledger, "g"))
     broken.artifact("tables/values.csv").unlink()
-    other = MlflowLedger(ledger.store, "other")
+    other = MlflowLedger(ledger.store, "other", anywhere=True)
     assert other.find("f") is None
     assert other.find("g") is None
 
 
+def test_all_pages_of_experiments_are_looked_through(
+    ledger: MlflowLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = write(ledger, "f")
+    for i in range(5):
+        write(MlflowLedger(ledger.store, f"filler {i}"), f"other {i}")
+    monkeypatch.setattr(found_module, "_PAGE", 2)
+    found = MlflowLedger(ledger.store, "asking", anywhere=True).find("f")
+    assert found is not None
+    assert found.run_id == run_id
+
+
 def test_a_record_takes_up_no_run_of_another_experiment(ledger: MlflowLedger) -> None:
     killed = kill(ledger, "f")
-    assert write(MlflowLedger(ledger.store, "other"), "f") != killed
+    assert write(MlflowLedger(ledger.store, "other", anywhere=True), "f") != killed
 
 
 def test_a_comparison_names_the_finished_runs_that_it_used_again(ledger: MlflowLedger) -> None:
