@@ -143,7 +143,8 @@ def draw(found: Sequence[Found], path: Path) -> None:
         axes.set_ylim(0, 1)
         axes.grid(alpha=0.25)
     figure.axes[0].set_ylabel("F1 of the lowest values")
-    figure.axes[-1].legend(frameon=False, fontsize=8)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", frameon=False, fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
