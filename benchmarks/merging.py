@@ -111,7 +111,8 @@ def section(found: Sequence[Compared], model: str, load: float) -> str:
             "",
             f"lipo merges from {WORTH_MERGING} SMILES on. Machine: {machine()}, load {load:.1f}; "
             f"Python {platform.python_version()}, torch {version('torch')}, "
-            f"peft {version('peft')}. Command: `python benchmarks/merging.py`",
+            f"peft {version('peft')}. Command: `python benchmarks/merging.py --model {model} "
+            f"--threads {torch.get_num_threads()}`",
         ]
     )
 

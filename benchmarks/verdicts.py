@@ -26,6 +26,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -235,9 +236,15 @@ def planted_lines(results: Sequence[Comparison], kind: World) -> list[str]:
 
 def wrong_labels(pool: Examples) -> NDArray[np.bool_]:
     """Returns [n] whose labels are not those of the demo set."""
-    source = load_dataset(build(DataSettings, {"dataset": "demo"})).primary
-    truth = dict(zip(source.smiles, source.labels, strict=True))
+    truth = true_labels()
     return np.asarray([truth[s] for s in pool.smiles]) != pool.labels
+
+
+@cache
+def true_labels() -> dict[str, float]:
+    """Returns the labels of the demo set by SMILES."""
+    source = load_dataset(build(DataSettings, {"dataset": "demo"})).primary
+    return dict(zip(source.smiles, source.labels.tolist(), strict=True))
 
 
 def auroc(result: Comparison) -> str:

@@ -28,7 +28,8 @@ class _Merge:
         every = [parameter for some in of_layer for parameter in some]
         if len({id(parameter) for parameter in every}) < len(every):
             self.layers = []  # weights that two layers share have no place for two adapters
-        for layer, some in zip(self.layers, of_layer, strict=False):
+            return
+        for layer, some in zip(self.layers, of_layer, strict=True):
             for parameter in some:
                 self.own.append((parameter, parameter.data))
                 parameter.data = parameter.data.clone()

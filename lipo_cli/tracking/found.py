@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -126,11 +127,11 @@ def find_finished(
         The run, or None when it must be computed.
     """
     condition = f"tags.`{FINGERPRINT_TAG}` = '{fingerprint}' AND attributes.status = 'FINISHED'"
-    runs = find_runs(store, experiment, condition)
-    if (found := next((run for run in runs if run.is_complete()), None)) or not anywhere:
-        return found
-    others = (_search(store, ids, condition) for ids in _other_experiments(store, experiment))
-    return next((run for runs in others for run in runs if run.is_complete()), None)
+    others = _other_experiments(store, experiment) if anywhere else ()
+    # Lazily: the others are asked only where the own experiment has none.
+    elsewhere = (_search(store, ids, condition) for ids in others)
+    pages = chain([find_runs(store, experiment, condition)], elsewhere)
+    return next((run for runs in pages for run in runs if run.is_complete()), None)
 
 
 def _other_experiments(store: Store, experiment: str) -> Iterator[list[str]]:
