@@ -192,12 +192,13 @@ def _run(
     cell = Cell(none, settings.reference_peft, settings.seed)
     with CompareView(settings.training.epochs) as view:
         view.planned([cell], 1)
-        regressor, trained = reference_model(cell, prepared, settings.training, ledger, view)
+        fitted, trained = reference_model(cell, prepared, settings.training, ledger, view)
         scored = scores_of(
-            settings.method, cell, regressor, prepared, settings.training, settings, ledger, view
+            settings.method, cell, fitted, prepared, settings.training, settings, ledger, view
         )
     max_length = settings.training.max_length
     tell_unread("training and validation", trained.n_truncated, trained.n_unknown, max_length)
+    regressor = fitted.regressor
     pool = regressor.encode(prepared.require_pool().examples.smiles)
     tell_unread("secondary", pool.n_truncated, pool.n_unknown, regressor.max_length)
     say(f"{scored.method}: {scored.reason}")

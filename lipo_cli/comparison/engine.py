@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.cell_runs import Task, Workers, failed, run_cells
 from lipo_cli.comparison.cells import run_cell
+from lipo_cli.comparison.fitted import Fitted
 from lipo_cli.comparison.ledger import Ledger, code_version
 from lipo_cli.comparison.plan import NO_ROWS, Cell, Plan, ScoresByMethod, make_plan
 from lipo_cli.comparison.prepare import Prepared, digest
@@ -172,10 +173,10 @@ def _on_one_split(
     if plan.needs_scores:
         reference = plan.reference(settings)
         training = tunings.training(reference, settings.training)
-        regressor, known[reference] = reference_model(reference, prepared, training, ledger, view)
+        fitted, known[reference] = reference_model(reference, prepared, training, ledger, view)
         for method in plan.scoring_methods:
             scored[method] = scores_of(
-                method, reference, regressor, prepared, training, settings, ledger, view
+                method, reference, fitted, prepared, training, settings, ledger, view
             )
             view.scored(scored[method])
     scores = {method: each.scores for method, each in scored.items()}
@@ -229,7 +230,7 @@ def comparison_fingerprint(settings: CompareSettings, prepared: Prepared) -> str
 
 def reference_model(
     cell: Cell, prepared: Prepared, training: TrainingSettings, ledger: Ledger, view: View
-) -> tuple[Regressor, CellResult]:
+) -> tuple[Fitted, CellResult]:
     """Returns the model that embeds the pool: the cell `none`, trained now or found."""
     view.started(cell)
     result = run_cell(
@@ -244,7 +245,8 @@ def reference_model(
     view.finished(cell, result)
     assert result.run_id is not None
     # Loaded from the record, not kept: scores then are the same whether it was trained or found.
-    return Regressor.load(ledger.regressor_folder(result.run_id), device=training.device), result
+    regressor = Regressor.load(ledger.regressor_folder(result.run_id), device=training.device)
+    return Fitted(regressor), result
 
 
 def _promoted(

@@ -11,6 +11,7 @@ import pandas as pd
 
 from lipo_cli.comparison.cell_record import log_inputs
 from lipo_cli.comparison.cells import cell_fingerprint
+from lipo_cli.comparison.fitted import Fitted
 from lipo_cli.comparison.ledger import Finished, Ledger, code_version
 from lipo_cli.comparison.plan import NO_ROWS, Cell
 from lipo_cli.comparison.prepare import Prepared, digest, rows_digest
@@ -18,7 +19,6 @@ from lipo_cli.comparison.score_figures import draw_scores
 from lipo_cli.comparison.scoring import Scored, score_pool
 from lipo_cli.comparison.targets import target_of
 from lipo_cli.errors import TrackingError
-from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress
 from lipo_cli.settings import Peft, ScoringMethod, TrainingSettings, ValuationSettings
 from lipo_cli.valuation.selection import PointScores
@@ -42,7 +42,7 @@ class ScoreParameters(ValuationSettings):
 def scores_of(
     method: ScoringMethod,
     reference: Cell,
-    regressor: Regressor,
+    fitted: Fitted,
     prepared: Prepared,
     training: TrainingSettings,
     valuation: ValuationSettings,
@@ -78,7 +78,7 @@ def scores_of(
     with ledger.record("score", method, fingerprint, settings, tags) as record:
         log_inputs(record, prepared, np.arange(len(pool), dtype=np.int64))
         scored = score_pool(
-            method, regressor, prepared, valuation, reference.training(training), progress
+            method, fitted, prepared, valuation, reference.training(training), progress
         )
         record.metrics(scored.figures)
         record.tags({"reason": scored.reason, "optimal": scored.sentence})

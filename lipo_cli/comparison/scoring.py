@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
+from lipo_cli.comparison.fitted import Fitted
 from lipo_cli.comparison.ledger import Finished
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.scoring_methods import Ground, value
-from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress, SilentProgress
 from lipo_cli.settings import ScoringMethod, TrainingSettings, ValuationSettings
 from lipo_cli.valuation.arrays import ranks
@@ -58,7 +58,7 @@ class Scored:
 
 def score_pool(
     method: ScoringMethod,
-    regressor: Regressor,
+    fitted: Fitted,
     prepared: Prepared,
     settings: ValuationSettings,
     training: TrainingSettings,
@@ -73,7 +73,7 @@ def score_pool(
 
     Args:
         method: `tsds`, `influence`, `knn`, `loo` or `uncertain`.
-        regressor: The reference model, fine-tuned on primary train.
+        fitted: The reference model, fine-tuned on primary train.
         prepared: Dataset, split and pool.
         settings: Game, proxy, and those of the method.
         training: How the reference model was fine-tuned.
@@ -83,7 +83,7 @@ def score_pool(
         DataError: there is no pool.
         ValuationError: a score is not finite, or the method cannot be carried out.
     """
-    ground = Ground.of(method, regressor, prepared, settings, progress or SilentProgress())
+    ground = Ground.of(method, fitted, prepared, settings, progress or SilentProgress())
     found = value(method, ground, settings, training)
     result, proxy = found.result, ground.proxy
     optimal = optimal_subset(proxy.game, result)

@@ -10,6 +10,7 @@ import pandas as pd
 import psutil
 
 from lipo_cli.chem.fingerprints import highest_tanimoto, morgan_bits
+from lipo_cli.comparison.fitted import Fitted
 from lipo_cli.comparison.influence_scoring import (
     influence_figures,
     influence_values,
@@ -89,12 +90,12 @@ class Ground:
     def of(
         cls,
         method: ScoringMethod,
-        regressor: Regressor,
+        fitted: Fitted,
         prepared: Prepared,
         settings: ValuationSettings,
         listener: Progress,
     ) -> Ground:
-        """Embeds train, validation and pool, and makes the proxy.
+        """Embeds train, validation and pool, where no other method has, and makes the proxy.
 
         Raises:
             DataError: there is no pool, or a named target row is not in its split.
@@ -106,10 +107,7 @@ class Ground:
         if target is not None:
             validation = validation.take(target.judged)
         _check_room(len(pool), len(validation))
-        sets = (train, validation, pool)
-        listener.start("embedding", sum(len(part) for part in sets), "molecules")
-        rows = [regressor.embed(part.smiles, progress=listener) for part in sets]
-        listener.finish()
+        rows = fitted.embed(train, validation, pool, progress=listener)
         proxy = make_proxy(
             rows[0],
             train.labels,
@@ -119,7 +117,7 @@ class Ground:
             validation.labels,
             settings.tsds,
         )
-        return cls(regressor, prepared, target, rows[2], proxy, listener)
+        return cls(fitted.regressor, prepared, target, rows[2], proxy, listener)
 
     def known_of_points(self) -> pd.DataFrame:
         """Returns each point's |prediction - label| and its highest similarity to train.

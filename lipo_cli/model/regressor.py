@@ -199,7 +199,7 @@ class Regressor:
         head = self.head()
         was_training = head.training
         head.eval()
-        rows = torch.from_numpy(embedded).to(self.device, next(head.parameters()).dtype)
+        rows = torch.tensor(embedded, dtype=next(head.parameters()).dtype, device=self.device)
         found: NDArray[np.float64] = head(rows)[:, 0].cpu().numpy().astype(np.float64)
         head.train(was_training)
         return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from lipo_cli.comparison.prepare import other_splits, prepare
 from lipo_cli.comparison.result import Comparison
 from lipo_cli.errors import DataError, Interrupted, SettingsError, TrainingError, ValuationError
 from lipo_cli.model.regressor import Regressor
-from lipo_cli.settings import CompareSettings
+from lipo_cli.settings import CompareSettings, ScoringMethod
 from lipo_cli.tracking.ledger import MlflowLedger
 from lipo_cli.tracking.runs import find_runs
 from lipo_cli.tracking.store import Store, open_store
@@ -477,3 +478,26 @@ def test_a_later_split_that_cannot_be_scored_leaves_the_first_its_results(
     )
     with pytest.raises(TrainingError):
         run(alone, store)
+
+
+def test_the_reference_embeds_each_set_once_for_all_methods_and_the_values_are_the_same(
+    world: World, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embedded: list[int] = []
+    embed = Regressor.embed
+
+    def counting(self: Regressor, smiles: Sequence[str], **options: Any) -> Any:
+        embedded.append(len(smiles))
+        return embed(self, smiles, **options)
+
+    monkeypatch.setattr(Regressor, "embed", counting)
+    one, other = "knn:top=6", "loo:top=6"
+    together = run(world.settings(selections=(one, other)), store)
+    prepared = prepare(world.settings().data)
+    assert embedded == [len(prepared.train), len(prepared.validation), 24]
+    pairs: tuple[tuple[str, ScoringMethod], ...] = ((one, "knn"), (other, "loo"))
+    for selection, method in pairs:
+        apart = open_store(tmp_path / f"apart-{method}")
+        alone = run(world.settings(selections=(selection,)), apart)
+        expected = alone.scored[method].scores.values
+        np.testing.assert_array_equal(together.scored[method].scores.values, expected)
