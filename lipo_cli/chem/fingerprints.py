@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from lipo_cli.chem.molecules import read
 
 RADIUS = 2
 N_BITS = 2048
+_GENERATOR = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=N_BITS)
 
 
 def morgan_bits(smiles: Sequence[str]) -> sparse.csr_matrix:
@@ -23,12 +25,16 @@ def morgan_bits(smiles: Sequence[str]) -> sparse.csr_matrix:
     Raises:
         DataError: a SMILES is not a molecule.
     """
-    generator = rdFingerprintGenerator.GetMorganGenerator(radius=RADIUS, fpSize=N_BITS)
-    on_bits = [list(generator.GetFingerprint(read(text)).GetOnBits()) for text in smiles]
+    on_bits = [_on_bits(text) for text in smiles]
     ends = np.cumsum([0, *(len(bits) for bits in on_bits)])
     columns = np.fromiter((bit for bits in on_bits for bit in bits), dtype=np.int32)
     ones = np.ones(len(columns), dtype=np.int32)
     return sparse.csr_matrix((ones, columns, ends), shape=(len(smiles), N_BITS))
+
+
+@lru_cache(maxsize=20_000)  # some MB: the audit and a scoring's figures ask for the same molecules
+def _on_bits(smiles: str) -> tuple[int, ...]:
+    return tuple(_GENERATOR.GetFingerprint(read(smiles)).GetOnBits())
 
 
 _ROWS_AT_ONCE = 1000

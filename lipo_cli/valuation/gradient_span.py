@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,7 +11,14 @@ from torch import Tensor
 
 from lipo_cli.progress import Progress
 from lipo_cli.valuation.arrays import FloatArray
-from lipo_cli.valuation.gradient_table import GradientTable, Slab, as_tensor, in_basis, slabs
+from lipo_cli.valuation.gradient_table import (
+    GradientTable,
+    Slab,
+    as_tensor,
+    in_basis,
+    scratch_file,
+    slabs,
+)
 from lipo_cli.valuation.gradients import OutputGradients
 
 MOST_PASSES = 16
@@ -82,9 +87,9 @@ def spanned(
     parts = _parts(gradients, m, table_gib)
     gram: FloatArray = np.zeros((m, m))
     progress.start("gradients", m * len(parts), "molecules")
-    with tempfile.TemporaryDirectory(prefix="lipo-gradients-") as scratch:
+    with scratch_file() as file:
         for part in parts:
-            table = GradientTable(Path(scratch) / "rows.npy", m, part.width)
+            table = GradientTable(file, m, part.width)
             jacobian = gradients.jacobian(smiles, progress, part.names)
             predictions = table.fill(0, jacobian, m, part.start)
             if p <= m and len(parts) == 1:

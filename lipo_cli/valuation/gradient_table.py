@@ -13,9 +13,13 @@ import errno
 import math
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedRandom
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import torch
@@ -53,6 +57,18 @@ class Slab:
         return self.stop - self.start
 
 
+@contextmanager
+def scratch_file() -> Iterator[BufferedRandom]:
+    """Yields a file without a name: nothing of it is left, whatever ends the process."""
+    # Closed below: a `with` would wait for it.
+    stream = tempfile.TemporaryFile(prefix="lipo-gradients-")  # noqa: SIM115
+    try:
+        yield stream
+    finally:
+        # To free some gigabytes takes the system seconds, and nobody has to wait for it.
+        Thread(target=stream.close, name="close the gradients' file").start()
+
+
 class GradientTable:
     """M gradients [M, P] in a file, float32.
 
@@ -61,15 +77,15 @@ class GradientTable:
     at the price of a page fault every 4 KiB.)
 
     Args:
-        file: Where it lies; it is made anew.
+        file: Where it lies, open for writing and reading; what it holds is overwritten.
         n_rows: M.
         n_parameters: P.
 
     Raises:
-        ValuationError: the file cannot be made.
+        ValuationError: there is no room for it.
     """
 
-    def __init__(self, file: Path, n_rows: int, n_parameters: int) -> None:
+    def __init__(self, file: BufferedRandom, n_rows: int, n_parameters: int) -> None:
         self._file = file
         self._n_rows = n_rows
         width = max(1, _COLUMN_BYTES // (4 * max(1, n_rows)))
@@ -79,13 +95,12 @@ class GradientTable:
         self._size = 4 * n_rows * n_parameters
         try:
             # A sparse file would be made on a full disk too, and writing to it kill the process.
-            with file.open("wb") as stream:
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(stream.fileno(), 0, self._size)
-                elif shutil.disk_usage(file.parent).free < self._size:
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                else:
-                    stream.truncate(self._size)
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, self._size)
+            elif shutil.disk_usage(tempfile.gettempdir()).free < self._size:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            else:
+                file.truncate(self._size)
         except OSError as error:
             raise self._no_room(error) from None
 
@@ -125,16 +140,16 @@ class GradientTable:
         return predictions
 
     def _write(self, places: NDArray[np.int64], rows: NDArray[np.float32]) -> None:
-        with self._file.open("r+b") as stream:
-            for place, row in zip(places.tolist(), rows, strict=True):
-                for a, b in self._columns:
-                    stream.seek(4 * (a * self._n_rows + place * (b - a)))
-                    stream.write(row[a:b].data)
+        for place, row in zip(places.tolist(), rows, strict=True):
+            for a, b in self._columns:
+                self._file.seek(4 * (a * self._n_rows + place * (b - a)))
+                self._file.write(row[a:b].data)
+        self._file.flush()
 
     def _no_room(self, error: OSError) -> ValuationError:
         return ValuationError(
             f"{self._size / 2**30:.1f} GiB of gradients cannot be kept: {error.strerror}",
-            where=self._file.parent,
+            where=Path(tempfile.gettempdir()),
             hint="free space, or set TMPDIR to another disk",
         )
 
@@ -142,12 +157,12 @@ class GradientTable:
         """Yields first and last column and the block [M, width]: overwritten by the next."""
         widest = max(b - a for a, b in self._columns)
         memory = np.empty(self._n_rows * widest, np.float32)
-        with self._file.open("rb") as stream:
-            for a, b in self._columns:
-                block = memory[: self._n_rows * (b - a)].reshape(self._n_rows, b - a)
-                if stream.readinto(block.data) != block.nbytes:
-                    raise ValuationError("the gradients' file was cut short", where=self._file)
-                yield a, b, block
+        for a, b in self._columns:
+            block = memory[: self._n_rows * (b - a)].reshape(self._n_rows, b - a)
+            self._file.seek(4 * a * self._n_rows)
+            if self._file.readinto(block.data) != block.nbytes:
+                raise ValuationError("the gradients' file was cut short")
+            yield a, b, block
 
     def gram(self) -> FloatArray:
         """Returns the inner products [M, M]: float32 products, summed in float64."""

@@ -31,6 +31,8 @@ Part = Literal["all", "head", "output"]
 """Which parameters count: all that were trained, the regression head, its last linear map."""
 Parameters = dict[str, Tensor]
 _AT_ONCE = 32
+_DIFFERENTIATED_AT_ONCE = 24
+"""Their gradients together are less for the caches: 8 % faster than 32 on a CPU."""
 _EMBEDDED_AT_ONCE = 512
 _JACOBIAN_NUMBERS = 2**27
 """Of a batch's gradients: half a GiB."""
@@ -106,7 +108,7 @@ class OutputGradients:
             value = self._call({**self._point, **point}, *[each[None] for each in inputs])[0]
             return value, value.detach()
 
-        for positions, inputs in self._inputs(smiles):
+        for positions, inputs in self._inputs(smiles, _DIFFERENTIATED_AT_ONCE):
             axes = (None, *[0] * len(inputs))
             by_molecule = vmap(grad(one, has_aux=True), in_dims=axes)
             try:
@@ -203,7 +205,9 @@ class OutputGradients:
             yield positions, partial(_at, self._call, inputs)
             progress.advance(len(positions))
 
-    def _inputs(self, smiles: Sequence[str]) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
+    def _inputs(
+        self, smiles: Sequence[str], at_once: int = _AT_ONCE
+    ) -> Iterator[tuple[Tensor, tuple[Tensor, ...]]]:
         """Yields positions and what the differentiated module reads of a batch."""
         regressor = self.regressor
         regressor.model.eval()
@@ -214,7 +218,7 @@ class OutputGradients:
                 yield positions, (torch.from_numpy(rows).to(regressor.device, self.dtype),)
             return
         ids = regressor.encode(smiles).ids
-        for places in batches_in_order([len(row) for row in ids], _AT_ONCE):
+        for places in batches_in_order([len(row) for row in ids], at_once):
             batch = collate([ids[i] for i in places], regressor.pad_id, regressor.device)
             yield torch.from_numpy(np.asarray(places)), (batch.input_ids, batch.attention_mask)
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
+import threading
+from collections.abc import Iterator
+from io import BufferedRandom
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +19,7 @@ from lipo_cli.progress import SilentProgress
 from lipo_cli.settings import PEFT_METHODS
 from lipo_cli.valuation import gradient_table
 from lipo_cli.valuation.gradient_span import MOST_PASSES, fits, spanned
-from lipo_cli.valuation.gradient_table import GradientTable, Slab, in_basis, slabs
+from lipo_cli.valuation.gradient_table import GradientTable, Slab, in_basis, scratch_file, slabs
 from lipo_cli.valuation.gradients import OutputGradients
 from tests.fixtures.encoders import tiny_roberta
 from tests.fixtures.models import LABELS, SMILES, disturb, tiny_checkpoint, tiny_regressor
@@ -150,21 +154,39 @@ def test_the_head_embeds_a_molecule_once(checkpoint, monkeypatch):
     assert sorted(asked) == sorted(MOLECULES)
 
 
-def test_a_table_that_the_disk_cannot_hold_is_one_line(tmp_path, monkeypatch):
+@pytest.fixture
+def scratch() -> Iterator[BufferedRandom]:
+    with scratch_file() as file:
+        yield file
+
+
+def test_a_scratch_file_has_no_name_and_is_closed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with scratch_file() as file:
+        file.write(b"gradients")
+        file.flush()
+        assert list(tmp_path.iterdir()) == []
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and "gradients" in thread.name:
+            thread.join()
+    assert file.closed
+
+
+def test_a_table_that_the_disk_cannot_hold_is_one_line(scratch, monkeypatch):
     def full(*_: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full, raising=False)
     with pytest.raises(ValuationError, match="No space left on device") as caught:
-        GradientTable(tmp_path / "rows.npy", 10, 10)
+        GradientTable(scratch, 10, 10)
     assert "TMPDIR" in str(caught.value)
 
 
 @pytest.mark.parametrize("n_parameters", [5, 400])
-def test_a_basis_keeps_every_inner_product(tmp_path, n_parameters):
+def test_a_basis_keeps_every_inner_product(scratch, n_parameters):
     rows = np.random.default_rng(0).normal(size=(30, n_parameters)).astype(np.float32)
     rows[7] = rows[3]  # the same molecule twice spans no new direction
-    table = GradientTable(tmp_path / "rows.npy", 30, n_parameters)
+    table = GradientTable(scratch, 30, n_parameters)
     block = (torch.arange(30), torch.arange(30.0), torch.from_numpy(rows))
     assert table.fill(0, [block], 30).tolist() == list(range(30))
     found = in_basis(table.gram())
@@ -175,11 +197,11 @@ def test_a_basis_keeps_every_inner_product(tmp_path, n_parameters):
 
 
 @pytest.mark.parametrize("first_column", [0, 4])
-def test_a_table_in_several_blocks_is_the_table(tmp_path, monkeypatch, first_column):
+def test_a_table_in_several_blocks_is_the_table(scratch, monkeypatch, first_column):
     """Blocks of seven columns, the last one narrower; rows arrive in any order."""
     monkeypatch.setattr(gradient_table, "_COLUMN_BYTES", 4 * 30 * 7)
     rows = np.random.default_rng(0).normal(size=(30, 60)).astype(np.float32)
-    table = GradientTable(tmp_path / "rows.npy", 30, 50)
+    table = GradientTable(scratch, 30, 50)
     order = np.random.default_rng(1).permutation(30)
     batches = [
         (torch.from_numpy(some), torch.from_numpy(some * 2.0), torch.from_numpy(rows[some]))
@@ -190,8 +212,7 @@ def test_a_table_in_several_blocks_is_the_table(tmp_path, monkeypatch, first_col
     np.testing.assert_array_equal(table.whole(), taken)
     exact = taken.astype(np.float64) @ taken.astype(np.float64).T
     np.testing.assert_allclose(table.gram(), exact, rtol=1e-5, atol=1e-5)
-    with (tmp_path / "rows.npy").open("r+b") as stream:
-        stream.truncate(100)
+    scratch.truncate(100)
     with pytest.raises(ValuationError, match="cut short"):
         table.gram()
 
@@ -239,8 +260,8 @@ def test_gradients_in_parts_span_the_same(checkpoint, n_parts):
     assert (slopes.double() - expected).abs().max() < 1e-3 * expected.abs().max()
 
 
-def test_a_gradient_that_is_no_number_is_refused(tmp_path):
-    table = GradientTable(tmp_path / "rows.npy", 1, 2)
+def test_a_gradient_that_is_no_number_is_refused(scratch):
+    table = GradientTable(scratch, 1, 2)
     block = (torch.tensor([0]), torch.tensor([1.0]), torch.tensor([[1.0, float("nan")]]))
     with pytest.raises(ValuationError, match="not finite"):
         table.fill(0, [block], 1)
