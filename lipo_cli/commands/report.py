@@ -37,7 +37,7 @@ def report(
     """
     import tempfile
 
-    from lipo_cli.commands.console import emit_json
+    from lipo_cli.commands.console import emit_json, say
     from lipo_cli.comparison.report_html import make_report
     from lipo_cli.tracking.comparisons import comparison_files, find_comparison
     from lipo_cli.tracking.store import open_store
@@ -51,8 +51,9 @@ def report(
     _write(page.encode(), path)
     if as_json:
         emit_json({"run_id": found.run_id, "name": found.name, "out": str(path)})
-    else:
-        typer.echo(path)
+        return
+    say(f"the page of {found.name} (run {found.run_id}), to open in a browser:")
+    typer.echo(path)
 
 
 def _write(page: bytes, path: Path) -> None:
