@@ -86,7 +86,7 @@ def compare(
     flags = locals()
     if models:
         flags |= {"model": models[0], "models": models if len(models) > 1 else ()}
-    from lipo_cli.commands.compare_output import show_plan
+    from lipo_cli.commands.compare_tables import show_plan
     from lipo_cli.commands.dataset_lines import announce
     from lipo_cli.comparison.plan import make_plan
     from lipo_cli.comparison.prepare import prepare, resolved
@@ -174,8 +174,9 @@ def _run(
     *,
     as_json: bool,
 ) -> dict[str, Any]:
-    from lipo_cli.commands.compare_output import as_dict, show_result
+    from lipo_cli.commands.compare_output import as_dict
     from lipo_cli.commands.compare_run import is_sound, run_recorded
+    from lipo_cli.commands.compare_tables import show_result
     from lipo_cli.commands.console import emit_json, say, warn
     from lipo_cli.comparison.budget import without_verdict
     from lipo_cli.tracking.ledger import MlflowLedger

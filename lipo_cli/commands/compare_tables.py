@@ -1,0 +1,207 @@
+"""What a comparison prints: the plan before it, the tables and sentences after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from lipo_cli.commands.console import emit_json, out, say, warn
+from lipo_cli.commands.dataset_lines import tell_unread
+from lipo_cli.comparison.budget import Budgeted
+from lipo_cli.comparison.cell_result import CellResult
+from lipo_cli.comparison.estimate import estimate
+from lipo_cli.comparison.plan import cell_name, make_plan
+from lipo_cli.comparison.prepare import Prepared
+from lipo_cli.comparison.report_reading import FEWER_VIEWS, MORE_STEPS
+from lipo_cli.comparison.result import Comparison
+from lipo_cli.comparison.summary import SummaryRow
+from lipo_cli.comparison.tuning_methods import tuned_cells, tuning_seconds
+from lipo_cli.settings import CompareSettings, TrainingSettings
+
+
+def show_plan(
+    settings: CompareSettings,
+    prepared: Prepared,
+    budgeted: Budgeted | None = None,
+    *,
+    as_json: bool,
+) -> None:
+    """Prints the settings, then the cells to come, and last the time they will take here.
+
+    Raises:
+        SettingsError: a selection wants more points than the pool holds.
+    """
+    plan = make_plan(settings)
+    n_pool = len(prepared.require_pool()) if plan.needs_pool else 0
+    plan.check(n_pool)
+    expected = estimate(plan, prepared, settings.training).times(settings.splits)
+    n_tuned = len(tuned_cells(plan, settings)) * settings.splits
+    trials = tuning_seconds(plan, settings, prepared, expected.rates) * settings.splits
+    seconds = expected.seconds + trials
+    if as_json:
+        cells = [
+            {"selection": c.choice.name, "peft": c.peft, "seed": c.seed, "model": c.model}
+            for c in plan.cells()
+        ]
+        emit_json(
+            {
+                "plan": cells,
+                "n_cells": expected.n_cells,
+                "n_trials": n_tuned * (settings.tuning.trials or 0),
+                "seconds": seconds,
+                "molecules_per_second": expected.rates,
+                "settings": settings.model_dump(mode="json"),
+                **({} if budgeted is None else {"budget": budgeted.as_dict()}),
+            }
+        )
+        return
+    for name, value in sorted(settings.flat().items()):
+        out.print(f"  {name} = {value}", style="dim", markup=False)
+    out.print()
+    if settings.splits > 1:
+        first = settings.data.split_seed
+        out.print(f"on {settings.splits} splits, of seeds {first} to {first + settings.splits - 1}")
+    table = Table("selection", "role", "methods", "seeds", box=None, header_style="bold")
+    for choice in plan.choices:
+        seeds = ", ".join(str(seed) for seed in plan.seeds)
+        table.add_row(choice.name, choice.role, ", ".join(plan.peft), seeds)
+    if plan.with_random and plan.needs_scores:
+        table.add_row("random, as many as chosen", "control", ", ".join(plan.peft), "")
+    out.print(table)
+    rates = ", ".join(f"{name} {rate:.0f}/s" for name, rate in expected.rates.items())
+    added = f", and {settings.tuning.trials} trials for each of {n_tuned}" if n_tuned else ""
+    out.print(
+        f"{expected.n_cells} cells on a pool of {n_pool}{added}, {settings.training.epochs} "
+        f"epochs each: about {seconds / 60:.1f} minutes here (training molecules {rates})",
+        style="bold",
+    )
+
+
+def show_result(result: Comparison, settings: CompareSettings) -> None:
+    """Prints the summary, the verdicts, the overlaps and the champion."""
+    out.print(_summary_table(result.summary))
+    for tuned in result.tunings.found.values():
+        out.print(tuned.sentence(), markup=False, soft_wrap=True)
+    for cell in result.cells:
+        if cell.status == "failed":
+            name = cell_name(cell.label, cell.peft, cell.seed, cell.split)
+            say(f"failed: {name}: {cell.error}")
+    _show_verdicts(result, settings)
+    _tell_training(result.cells, settings.training)
+    for overlap in result.overlaps:
+        if {overlap.first, overlap.second}.isdisjoint({"all", "none"}):
+            out.print(
+                f"{overlap.first} and {overlap.second} share {overlap.jaccard:.0%} of their points "
+                "(Jaccard)",
+                markup=False,
+            )
+    if result.champion is not None:
+        champion = result.champion
+        state = "is now" if champion["replaced"] else "stays"
+        out.print(
+            f"models:/{champion['model']}@champion {state} version {champion['version']}: "
+            f"{champion['reason']}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _summary_table(summary: Sequence[SummaryRow]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("selection", no_wrap=True)
+    table.add_column("method", no_wrap=True)
+    several = any(row.model is not None for row in summary)
+    numbers = ("chosen", "train", "parameters", "seconds", "val RMSE", "test RMSE")
+    for name in (*numbers, "vs none", "vs random", *(["vs first model"] if several else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in summary:
+        of_model = _difference(row.delta_model, row.delta_model_low, row.delta_model_high)
+        table.add_row(
+            row.label,
+            row.peft,
+            _whole(row.n_selected),
+            _whole(row.n_train),
+            _whole(row.trainable_parameters),
+            f"{row.seconds:.0f}" if row.seconds is not None else "",
+            f"{row.val_rmse:.4f}" if row.val_rmse is not None else "failed",
+            _spread(row),
+            _difference(row.delta_none, row.delta_low, row.delta_high),
+            f"{row.delta_random:+.4f}" if row.delta_random is not None else "",
+            *([of_model] if several else []),
+        )
+    return table
+
+
+def _tell_training(cells: Sequence[CellResult], training: TrainingSettings) -> None:
+    """Says what the cells' training leaves open: too few epochs, rows seldom seen, tokens cut."""
+    done = [cell for cell in cells if cell.status == "finished"]
+    late = sum(cell.best_epoch == len(cell.history) for cell in done)
+    if late:
+        more = FEWER_VIEWS if training.equal_steps else MORE_STEPS
+        say(
+            f"{late} of {len(done)} cells were best in their last epoch, still falling; {more}: "
+            "give --epochs more"
+        )
+    if training.equal_steps:
+        _tell_views(done, training.epochs)
+    cut = max((cell.n_truncated or 0 for cell in cells), default=0)
+    unknown = max((cell.n_unknown or 0 for cell in cells), default=0)
+    tell_unread("training and validation", cut, unknown, training.max_length)
+
+
+def _tell_views(cells: Sequence[CellResult], epochs: int) -> None:
+    """Says what equal steps mean for the cells with the most rows, and warns of rows not seen."""
+    most = max(cells, key=lambda cell: cell.n_train or 0, default=None)
+    if most is None or most.n_train is None or not most.n_selected:
+        return
+    size = most.n_train - most.n_selected
+    views = epochs * size / most.n_train
+    say(
+        f"equal steps: epochs of {size:,} rows; {most.label} sees each of its {most.n_train:,} "
+        f"{views:.1f} times, the control none {epochs} times"
+    )
+    if views < 1:
+        warn(
+            f"{1 - views:.0%} of the rows of {most.label} were never seen: give --epochs more, or "
+            "--no-equal-steps"
+        )
+
+
+def _show_verdicts(result: Comparison, settings: CompareSettings) -> None:
+    """Prints a sentence per verdict, and what its interval covers."""
+    if settings.seeds == 1 and settings.splits == 1:
+        say(
+            "one seed: differences of some hundredths are within the noise of retraining; "
+            "--seeds 3 gives intervals"
+        )
+        return
+    for verdict in result.verdicts:
+        out.print(verdict.sentence(), markup=False, highlight=False, soft_wrap=True)
+    if settings.splits > 1:
+        covers = f"over {settings.splits} splits, whose training rows overlap (Nadeau and Bengio)"
+    else:
+        covers = (
+            f"over {settings.seeds} training seeds and the test molecules, on one split and one "
+            "scoring: another split may differ by more"
+        )
+    tested = sum(verdict.p is not None for verdict in result.verdicts)
+    say(f"95 % intervals {covers}; Holm's correction over the {tested} tests of this table")
+
+
+def _whole(value: int | None) -> str:
+    return f"{value:,}" if value is not None else ""
+
+
+def _spread(row: SummaryRow) -> str:
+    if row.test_rmse is None:
+        return ""
+    return f"{row.test_rmse:.4f}" + (f" ± {row.test_rmse_sd:.4f}" if row.test_rmse_sd else "")
+
+
+def _difference(delta: float | None, low: float | None, high: float | None) -> str:
+    if delta is None:
+        return ""
+    if low is None or high is None:
+        return f"{delta:+.4f}"
+    return f"{delta:+.4f} [{low:+.4f}, {high:+.4f}]"
