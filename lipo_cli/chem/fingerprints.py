@@ -32,7 +32,7 @@ def morgan_bits(smiles: Sequence[str]) -> sparse.csr_matrix:
     return sparse.csr_matrix((ones, columns, ends), shape=(len(smiles), N_BITS))
 
 
-@lru_cache(maxsize=20_000)  # some MB: the audit and a scoring's figures ask for the same molecules
+@lru_cache(maxsize=10_000)  # 20 MB: an audit and a scoring's figures ask for the same molecules
 def _on_bits(smiles: str) -> tuple[int, ...]:
     return tuple(_GENERATOR.GetFingerprint(read(smiles)).GetOnBits())
 

@@ -177,15 +177,12 @@ def _run(
     from lipo_cli.commands.console import emit_json, say
     from lipo_cli.commands.console import out as stdout
     from lipo_cli.commands.dataset_lines import tell_unread
-    from lipo_cli.commands.select_source import write_source
     from lipo_cli.comparison.engine import reference_model
     from lipo_cli.comparison.plan import Cell, Choice
-    from lipo_cli.comparison.recorded_scores import BY_TARGET, scores_of
-    from lipo_cli.comparison.score_figures import SCORE_FIGURES
+    from lipo_cli.comparison.recorded_scores import scores_of
     from lipo_cli.tracking.ledger import MlflowLedger
     from lipo_cli.tracking.store import open_store
     from lipo_cli.valuation.selection_text import parse_selection
-    from lipo_cli.valuation.table import write_values
 
     ledger = MlflowLedger(open_store(root), settings.experiment, anywhere=True)
     none = Choice("none", parse_selection("none"), "control")
@@ -203,14 +200,7 @@ def _run(
     tell_unread("secondary", pool.n_truncated, pool.n_unknown, regressor.max_length)
     say(f"{scored.method}: {scored.reason}")
     if out is not None:
-        write_values(out, scored.table, scored.curve)
-        for name in (BY_TARGET, *(f"{figure}.png" for figure in SCORE_FIGURES)):
-            (out / name).unlink(missing_ok=True)  # of an earlier scoring
-        source = prepared.require_pool().table
-        write_source(out, source, scored.method, prepared.scope(), leaks=scored.leaks)
-        if scored.by_target is not None:
-            scored.by_target.to_csv(out / BY_TARGET, index=False)
-        _copy_figures(scored, out)
+        _write_out(scored, prepared, out)
         say(f"values: {out}")
     if as_json:
         emit_json(_as_dict(settings, prepared, scored))
@@ -222,6 +212,27 @@ def _run(
         stdout.print(part[columns].to_string(index=False, float_format="%.4g"), markup=False)
     if scored.sentence:
         stdout.print(scored.sentence, markup=False)
+
+
+def _write_out(scored: Scored, prepared: Prepared, out: Path) -> None:
+    """Writes tables and figures into a folder.
+
+    Those of an earlier scoring go first, and what says whose values they are comes before them:
+    wherever this is stopped, no values lie beside another scoring's name.
+    """
+    from lipo_cli.commands.select_source import write_source
+    from lipo_cli.comparison.recorded_scores import BY_TARGET
+    from lipo_cli.comparison.score_figures import SCORE_FIGURES
+    from lipo_cli.valuation.table import VALUE_FILES, write_values
+
+    for name in (*VALUE_FILES, BY_TARGET, *(f"{figure}.png" for figure in SCORE_FIGURES)):
+        (out / name).unlink(missing_ok=True)
+    source = prepared.require_pool().table
+    write_source(out, source, scored.method, prepared.scope(), leaks=scored.leaks)
+    write_values(out, scored.table, scored.curve)
+    if scored.by_target is not None:
+        scored.by_target.to_csv(out / BY_TARGET, index=False)
+    _copy_figures(scored, out)
 
 
 def _copy_figures(scored: Scored, out: Path) -> None:

@@ -100,8 +100,8 @@ def select(
     marked = of_first.table.assign(selected=False, reason=list(first.reasons))
     marked.loc[first.positions, "selected"] = True
     source = find_source(of_first.path, secondary)
-    if out is not None and source is not None and out.resolve() == source.path.resolve():
-        raise SettingsError(f"{out} is the file that was scored", where="--out")
+    if out is not None:
+        _check_out(out, [each.path for each in tables], source)
     written = _with_file_columns(marked, source, smiles_column)
     for text, selected in chosen.items():
         say(f"{text}: {len(selected)} of {n} points")
@@ -128,6 +128,27 @@ def select(
         )
     elif out is None:
         taken.to_csv(sys.stdout, index=False)
+
+
+def _check_out(out: Path, values: list[Path], source: ScoredFile | None) -> None:
+    """Checks that what is written replaces nothing that was read.
+
+    Raises:
+        SettingsError: it would, or the name asks for another format than CSV.
+    """
+    from lipo_cli.commands.select_source import SOURCE
+    from lipo_cli.valuation.table import VALUE_FILES
+
+    if out.suffix == ".parquet":
+        raise SettingsError(f"{out}: the rows are written as CSV", where="--out")
+    if source is not None and out.resolve() == source.path.resolve():
+        raise SettingsError(f"{out} is the file that was scored", where="--out")
+    folders = [path if path.is_dir() else path.parent for path in values]
+    kept = [folder / name for folder in folders for name in (*VALUE_FILES, SOURCE)]
+    if out.resolve() in {path.resolve() for path in (*values, *kept)}:
+        raise SettingsError(
+            f"{out} holds the values that are chosen by", where="--out", hint="take another name"
+        )
 
 
 def _overlaps(chosen: dict[str, Selected]) -> list[dict[str, Any]]:

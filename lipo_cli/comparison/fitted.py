@@ -34,9 +34,19 @@ class Fitted:
         new = [key for key in dict.fromkeys(keys) if key not in self._known]
         if new:
             progress.start("embedding", sum(map(len, new)), "molecules")
-            for key in new:
-                rows = self.regressor.embed(key, progress=progress)
-                rows.flags.writeable = False
-                self._known[key] = rows
-            progress.finish()
+            try:
+                for key in new:
+                    rows = self.regressor.embed(key, progress=progress)
+                    rows.flags.writeable = False
+                    self._known[key] = rows
+            finally:
+                progress.finish()
         return [self._known[key] for key in keys]
+
+    def by_molecule(self) -> dict[str, FloatArray]:
+        """Returns the embedding [D] of every molecule that was embedded: views, no copies."""
+        return {
+            text: row
+            for smiles, rows in self._known.items()
+            for text, row in zip(smiles, rows, strict=True)
+        }

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from lipo_cli.comparison.fitted import Fitted
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.targets import Target
-from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress
 from lipo_cli.settings import InfluenceSettings
 from lipo_cli.valuation.ekfac import EkfacResult
@@ -19,7 +19,7 @@ from lipo_cli.valuation.ridge_game import RidgeGame
 
 
 def influence_values(
-    regressor: Regressor,
+    fitted: Fitted,
     prepared: Prepared,
     target: Target,
     game: RidgeGame,
@@ -29,7 +29,7 @@ def influence_values(
     """Values the pool by influence; parts by fold are those that the game's rows may see.
 
     Args:
-        regressor: The fitted model.
+        fitted: The model, and what it has embedded.
         prepared: Dataset, split and pool.
         target: The rows whose loss is to fall.
         game: The game whose rows judge the removal curve.
@@ -41,7 +41,7 @@ def influence_values(
     """
     train, points = prepared.train, prepared.require_pool().examples
     found = influence(
-        OutputGradients(regressor, settings.part),
+        OutputGradients(fitted.regressor, settings.part, fitted.by_molecule()),
         Molecules(train.smiles, train.labels),
         Molecules(target.examples.smiles, target.examples.labels),
         Molecules(points.smiles, points.labels),

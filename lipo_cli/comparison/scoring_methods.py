@@ -20,7 +20,6 @@ from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.targets import Target, target_of
 from lipo_cli.comparison.uncertain import spread_values
 from lipo_cli.errors import ValuationError
-from lipo_cli.model.regressor import Regressor
 from lipo_cli.progress import Progress
 from lipo_cli.settings import ScoringMethod, TrainingSettings, ValuationSettings
 from lipo_cli.valuation.arrays import FloatArray
@@ -32,8 +31,10 @@ from lipo_cli.valuation.proxy import (
     leave_one_out_values,
     make_proxy,
 )
+from lipo_cli.valuation.ridge_game import RidgeGame
 from lipo_cli.valuation.selection import LEAKING
-from lipo_cli.valuation.tsds import TsdsResult, ts_dshapley
+from lipo_cli.valuation.told_apart import told_from_zero
+from lipo_cli.valuation.tsds import row_errors, ts_dshapley
 
 _POINTS_COMPARED = 1_000
 """Points whose similarity to train is looked up whatever the sizes are."""
@@ -57,7 +58,7 @@ class Valued:
         leaks: Whether the target was the test split.
     """
 
-    result: TsdsResult | RowValues | InfluenceResult
+    result: RowValues | InfluenceResult
     reason: str
     figures: dict[str, float] = field(default_factory=dict)
     converged: bool = True
@@ -71,7 +72,7 @@ class Ground:
     """What every method stands on.
 
     Attributes:
-        regressor: The reference model.
+        fitted: The reference model.
         prepared: Dataset, split and pool.
         target: The rows whose loss is to fall, where a method's settings may name them.
         embedded: [n, D] embeddings of the pool.
@@ -79,7 +80,7 @@ class Ground:
         listener: Told of the work.
     """
 
-    regressor: Regressor
+    fitted: Fitted
     prepared: Prepared
     target: Target | None
     embedded: FloatArray
@@ -117,7 +118,7 @@ class Ground:
             validation.labels,
             settings.tsds,
         )
-        return cls(fitted.regressor, prepared, target, rows[2], proxy, listener)
+        return cls(fitted, prepared, target, rows[2], proxy, listener)
 
     def known_of_points(self) -> pd.DataFrame:
         """Returns each point's |prediction - label| and its highest similarity to train.
@@ -132,7 +133,7 @@ class Ground:
         similarity[::step] = highest_tanimoto(
             morgan_bits(pool.smiles[::step]), morgan_bits(train.smiles)
         )
-        error = np.abs(self.regressor.predict_embedded(self.embedded) - pool.labels)
+        error = np.abs(self.fitted.regressor.predict_embedded(self.embedded) - pool.labels)
         return pd.DataFrame({"model_error": error, "similarity": similarity})
 
 
@@ -174,30 +175,43 @@ def value(
         return _by_influence(ground, settings)
     if method == "knn":
         k = settings.knn.neighbours
-        return Valued(
-            knn_values(ground.proxy, settings.knn, ground.listener),
-            f"exact for the mean of {k} nearest neighbours",
-            {"neighbours": float(k)},
-        )
+        found = knn_values(ground.proxy, settings.knn, ground.listener)
+        reason = f"exact for the mean of {k} nearest neighbours; {_told(found, ground.proxy.game)}"
+        return Valued(found, reason, {"neighbours": float(k)})
     if method == "loo":
-        return Valued(leave_one_out_values(ground.proxy), "closed form on the ridge proxy")
+        found = leave_one_out_values(ground.proxy)
+        return Valued(found, f"closed form on the ridge proxy; {_told(found, ground.proxy.game)}")
     n_folds = ground.proxy.game.n_folds
     return Valued(
-        spread_values(ground.regressor, ground.prepared, training, n_folds),
+        spread_values(ground.fitted.regressor, ground.prepared, training, n_folds),
         "the spread of predictions: how unsure the model is, not what a point is worth",
     )
 
 
 def _by_sampling(ground: Ground, settings: ValuationSettings) -> Valued:
-    result = ts_dshapley(ground.proxy.game, settings.tsds, ground.listener)
-    figures = {"n_permutations": float(result.n_permutations)}
-    return Valued(result, result.reason, figures, converged=result.converged)
+    game = ground.proxy.game
+    result = ts_dshapley(game, settings.tsds, ground.listener)
+    rows = row_errors(game, settings.tsds, result.n_permutations, ground.listener)
+    found = RowValues(result.values, np.hypot(rows, result.standard_error), result.fold_values)
+    figures = {
+        "n_permutations": float(result.n_permutations),
+        "median_sampling_error": float(np.median(result.standard_error)),
+    }
+    errors_of = f"standard errors over {len(game.fold_of)} validation rows and the sampling"
+    reason = f"{result.reason}; {_told(found, game, errors_of)}"
+    return Valued(found, reason, figures, converged=result.converged)
+
+
+def _told(found: RowValues, game: RidgeGame, errors_of: str = "") -> str:
+    m = len(game.fold_of)
+    errors_of = errors_of or f"standard errors over {m} validation rows"
+    return told_from_zero(found.values, found.standard_error, m - 1, errors_of)
 
 
 def _by_influence(ground: Ground, settings: ValuationSettings) -> Valued:
     assert ground.target is not None
     found = influence_values(
-        ground.regressor,
+        ground.fitted,
         ground.prepared,
         ground.target,
         ground.proxy.game,

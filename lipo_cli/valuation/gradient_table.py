@@ -15,7 +15,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
@@ -66,7 +66,12 @@ def scratch_file() -> Iterator[BufferedRandom]:
         yield stream
     finally:
         # To free some gigabytes takes the system seconds, and nobody has to wait for it.
-        Thread(target=stream.close, name="close the gradients' file").start()
+        Thread(target=_close, args=(stream,), name="close the gradients' file").start()
+
+
+def _close(stream: BufferedRandom) -> None:
+    with suppress(OSError):  # what could not be written has been told
+        stream.close()
 
 
 class GradientTable:

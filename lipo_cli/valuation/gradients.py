@@ -10,7 +10,7 @@ differentiated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -50,6 +50,8 @@ class OutputGradients:
     Args:
         regressor: A fitted regressor.
         part: Which of its trained parameters.
+        embedded: Embeddings [D] of molecules that are known already, read where only the head
+            counts.
 
     Attributes:
         regressor: The regressor.
@@ -61,7 +63,12 @@ class OutputGradients:
         dtype: Of parameters, gradients and predictions: float32, unless the model is cast.
     """
 
-    def __init__(self, regressor: Regressor, part: Part = "all") -> None:
+    def __init__(
+        self,
+        regressor: Regressor,
+        part: Part = "all",
+        embedded: Mapping[str, NDArray[np.float64]] | None = None,
+    ) -> None:
         self.regressor = regressor
         self.on_embeddings = part != "all"
         self.module: nn.Module = regressor.head() if self.on_embeddings else regressor.model
@@ -76,7 +83,7 @@ class OutputGradients:
         self.dtype = next(iter(self._point.values())).dtype
         self.sizes = {name: tensor.numel() for name, tensor in self._point.items()}
         self.n_parameters = sum(self.sizes.values())
-        self._known: dict[str, NDArray[np.float64]] = {}
+        self._known = dict(embedded or {}) if self.on_embeddings else {}
         self._at_once = max(1, min(_EMBEDDED_AT_ONCE, _JACOBIAN_NUMBERS // self.n_parameters))
 
     def predictions(self, smiles: Sequence[str], progress: Progress = _SILENT) -> Tensor:
@@ -225,10 +232,10 @@ class OutputGradients:
     def _embedded(self, smiles: Sequence[str]) -> NDArray[np.float64]:
         """Returns embeddings; a solver asks for the same molecules at every product."""
         new = [text for text in dict.fromkeys(smiles) if text not in self._known]
-        if len(self._known) + len(new) > _REMEMBERED:
+        if new and len(self._known) + len(new) > _REMEMBERED:
             return self.regressor.embed(smiles)
-        for text, row in zip(new, self.regressor.embed(new), strict=True):
-            self._known[text] = row
+        if new:
+            self._known |= zip(new, self.regressor.embed(new), strict=True)
         return np.stack([self._known[text] for text in smiles])
 
     def _call(self, point: Parameters, *inputs: Tensor) -> Tensor:

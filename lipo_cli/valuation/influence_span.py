@@ -169,7 +169,8 @@ def _halves_agree(
 ) -> float | None:
     """Returns how alike values by two halves of the curvature's molecules rank.
 
-    A half says less of the curvature than the whole does: the values agree better than this.
+    No bound on how far the values agree with those by all molecules: what too few molecules miss
+    is missing in both halves.
     """
     if len(curved) >= task.n_train or len(curved) < 4:
         return None

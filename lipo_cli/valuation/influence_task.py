@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.stats import t as student
 from torch import Tensor
 
 from lipo_cli.errors import ValuationError
@@ -16,6 +15,7 @@ from lipo_cli.progress import Progress
 from lipo_cli.settings import InfluenceSettings
 from lipo_cli.valuation.arrays import FloatArray, IntArray, finite_vector
 from lipo_cli.valuation.gradients import OutputGradients
+from lipo_cli.valuation.told_apart import told_from_zero
 
 
 @dataclass(frozen=True)
@@ -190,13 +190,9 @@ class InfluenceResult:
 
     def sentence(self) -> str:
         """Returns how it was computed and how far the values can be told from nothing."""
-        limit = float(student.ppf(0.975, self.freedom))
-        told = int((np.abs(self.values) > limit * self.standard_error).sum())
-        text = f"{self.how()}; {told} of {len(self.values)} values differ from zero at 5 %"
-        text += f" (standard errors over {self.freedom + 1} parts of the target)"
-        expected = math.ceil(0.05 * len(self.values))
-        if told <= 2 * expected:
-            text += f", and chance alone gives {expected}: these scores cannot be told from zero"
+        errors_of = f"standard errors over {self.freedom + 1} parts of the target"
+        told = told_from_zero(self.values, self.standard_error, self.freedom, errors_of)
+        text = f"{self.how()}; {told}"
         if not self.converged:
             text += "; the system is not solved well: raise --damping, or take --solver cg"
         return text

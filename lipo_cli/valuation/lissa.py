@@ -5,9 +5,10 @@ r"""LiSSA (Agarwal, Bullins & Hazan 2017; for influence functions Koh & Liang 20
     h_0 = b,   h_{t+1} = b + h_t - (H_t + lambda I) h_t / sigma,   x = h_T / sigma,
 
 whose H_t may come from a batch of molecules. It converges where sigma exceeds half the largest
-eigenvalue of H_t + lambda I, by the factor 1 - lambda / sigma a step. Nobody knows sigma and T
-beforehand, so they are measured here: the largest eigenvalue by power iteration, sigma from it, the
-depth from T = sigma / lambda ln(1 / tolerance), and the residual is watched.
+eigenvalue of H_t + lambda I; from that eigenvalue on by the factor 1 - lambda / sigma a step.
+Nobody knows sigma and T beforehand, so they are measured here: the largest eigenvalue by power
+iteration, sigma from it, the depth from T = sigma / lambda ln(1 / tolerance), and the residual is
+watched.
 """
 
 from __future__ import annotations

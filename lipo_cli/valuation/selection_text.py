@@ -73,7 +73,7 @@ def parse_selection(text: str) -> Selection:
 
 
 def _count(text: str, number: str | None) -> int:
-    if number is None or not number.isdigit() or int(number) == 0:
+    if number is None or not number.isdecimal() or len(number) > 9 or int(number) == 0:
         raise _malformed(text, "needs a whole number of points, 1 or more")
     return int(number)
 

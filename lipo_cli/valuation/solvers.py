@@ -115,7 +115,7 @@ def conjugate_gradient(
         progress.advance(1, residual=residuals[-1])
         bend = (p * image).sum(dim=0)
         open_ = squares.sqrt() > tolerance * size
-        if (bend[open_] <= 0).any():
+        if not (bend[open_] > 0).all():  # nor where it is no number
             raise ValuationError(
                 "the damped curvature is not positive: it bends down along a direction",
                 hint=HINT,

@@ -121,8 +121,8 @@ class RelativeStandardError(StoppingCriterion):
         """Returns stop and convergence once the relative error is at most `share`."""
         done = snapshot.relative_error <= self.share
         reason = (
-            f"the median standard error is {snapshot.relative_error:.3g} of the values' spread "
-            f"(asked for: {self.share:g})"
+            f"the median error of the sampling is {snapshot.relative_error:.3g} of the values' "
+            f"spread (asked for: {self.share:g})"
         )
         return Verdict(done, done, reason)
 

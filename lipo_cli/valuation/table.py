@@ -16,6 +16,8 @@ from lipo_cli.valuation.selection import Scores, Selected
 
 COLUMNS = ("row", "smiles", "label", "value", "standard_error", "rank", "selected", "reason")
 _WHOLE = ("row", "rank")
+VALUE_FILES = ("values.csv", "values.parquet", "removal_curve.csv")
+"""What a folder of values holds, by the names that `write_values` gives."""
 _NUMBERS = ("label", "value", "standard_error")
 _TEXTS = ("smiles", "reason")
 
@@ -72,14 +74,13 @@ def write_values(
         The paths written. Floats are written so that they read back to the same bits.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = (folder / "values.csv", folder / "values.parquet")
-    table.to_csv(paths[0], index=False)
-    table.to_parquet(paths[1], index=False)
+    as_csv, as_parquet, of_curve = (folder / name for name in VALUE_FILES)
+    table.to_csv(as_csv, index=False)
+    table.to_parquet(as_parquet, index=False)
     if curve is None:
-        return paths
-    curve_path = folder / "removal_curve.csv"
-    curve.to_csv(curve_path, index=False)
-    return (*paths, curve_path)
+        return as_csv, as_parquet
+    curve.to_csv(of_curve, index=False)
+    return as_csv, as_parquet, of_curve
 
 
 def read_values(path: Path) -> pd.DataFrame:

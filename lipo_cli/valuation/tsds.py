@@ -18,7 +18,7 @@ from lipo_cli.errors import ValuationError
 from lipo_cli.progress import Progress, SilentProgress
 from lipo_cli.settings import TsdsSettings
 from lipo_cli.valuation.arrays import FloatArray, IntArray
-from lipo_cli.valuation.game import Game
+from lipo_cli.valuation.game import Game, RowGame
 from lipo_cli.valuation.sampling import Sampler, make_sampler
 from lipo_cli.valuation.stopping import (
     MaxPermutations,
@@ -31,6 +31,8 @@ from lipo_cli.valuation.stopping import (
 
 _SILENT = SilentProgress()
 
+_ROW_PERMUTATIONS = 1_000
+"""Permutations that tell what each validation row says, where each point is in two of them."""
 CHECK_EVERY = 20
 """Permutations between two looks at the stopping criterion (at least one sample)."""
 
@@ -41,7 +43,8 @@ class TsdsResult:
 
     Attributes:
         values: [n] values, in units of the utility (for the ridge game: squared label units).
-        standard_error: [n] standard errors of the values.
+        standard_error: [n] standard errors of the sampling alone; what another choice of
+            validation rows would do is much more (`row_errors`).
         fold_values: [n, F] the values by validation fold; they sum to `values`.
         n_draws: [n] independent observations behind each value.
         n_permutations: Permutations drawn in all.
@@ -98,6 +101,42 @@ def ts_dshapley(
     finally:
         progress.finish()
     return _result(estimate, verdict, history)
+
+
+def row_errors(
+    game: RowGame, settings: TsdsSettings, n_permutations: int, progress: Progress = _SILENT
+) -> FloatArray:
+    """Returns [n] standard errors of the values as means over validation rows.
+
+    A value is a mean over validation rows, too: of each row's own value, which the first of the
+    sampled permutations give once more. Their spread over the rows is what another choice of rows
+    would do, which no number of permutations makes smaller.
+
+    Args:
+        game: The game that was sampled, of two validation rows or more.
+        settings: Those of the sampling: the same permutations are drawn again.
+        n_permutations: How many the values took.
+        progress: Told of permutations.
+    """
+    sampler = make_sampler(game.n_players, settings)
+    m = len(game.fold_of)
+    total, count = np.zeros((game.n_players, m)), np.zeros(game.n_players, dtype=np.int64)
+    progress.start("validation rows", min(n_permutations, _ROW_PERMUTATIONS), "permutations")
+    try:
+        for index in range(n_permutations // sampler.permutations_per_sample):
+            for permutation in sampler.draw(index):
+                squares = game.squared_errors(permutation)
+                total[permutation] += squares[:-1] - squares[1:]
+                count[permutation] += 1
+                progress.advance(1)
+            if (index + 1) * sampler.permutations_per_sample >= _ROW_PERMUTATIONS and (
+                count.min() >= 2
+            ):
+                break
+    finally:
+        progress.finish()
+    of_rows = total / count[:, None]
+    return np.asarray(of_rows.std(axis=1, ddof=1) / np.sqrt(m))
 
 
 def default_criterion(settings: TsdsSettings) -> StoppingCriterion:
@@ -196,7 +235,7 @@ def _result(estimate: _RunningMean, verdict: Verdict, history: list[Snapshot]) -
         )
     reason = verdict.reason
     if not verdict.converged:
-        reason += f"; median standard error / spread is {history[-1].relative_error:.3g}"
+        reason += f"; median error of the sampling / spread is {history[-1].relative_error:.3g}"
     return TsdsResult(
         values=estimate.fold_mean.sum(axis=1),
         standard_error=estimate.standard_error(),

@@ -60,6 +60,20 @@ def test_every_row_goes_to_a_file_in_a_new_folder(
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("read", ["values", "values/values.csv", "values/values.parquet"])
+@pytest.mark.parametrize(
+    "name", ["values.csv", "values.parquet", "removal_curve.csv", "source.json"]
+)
+def test_what_was_read_is_not_written_over(
+    values: Path, read: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.read_bytes() for path in values.iterdir()}
+    out = values.resolve() / name
+    assert main(["select", read, "-s", "tsds:top=3", "--out", str(out)]) == 2
+    assert "--out" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in values.iterdir()} == before
+
+
 def test_selections_are_compared_as_json(values: Path, capsys: pytest.CaptureFixture[str]) -> None:
     asked = ["-s", "tsds:top=4", "-s", "tsds:top=2", "-s", "none"]
     assert main(["select", str(values), *asked, "--json"]) == 0

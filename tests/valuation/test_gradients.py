@@ -172,6 +172,35 @@ def test_a_scratch_file_has_no_name_and_is_closed(tmp_path, monkeypatch):
     assert file.closed
 
 
+def test_a_file_that_cannot_be_closed_ends_nothing_more(monkeypatch):
+    raised = []
+    monkeypatch.setattr(threading, "excepthook", raised.append)
+
+    class Full(BufferedRandom):
+        def close(self) -> None:
+            super().close()
+            raise OSError(28, "No space left on device")
+
+    with tempfile.TemporaryFile(buffering=0) as file:
+        monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full(file))
+        with scratch_file() as stream:
+            pass
+        for thread in threading.enumerate():
+            if "gradients" in thread.name:
+                thread.join()
+        assert stream.closed
+    assert raised == []
+
+
+def test_the_head_reads_embeddings_that_are_known(checkpoint, monkeypatch):
+    regressor = fitted(checkpoint, "full")
+    known = dict(zip(MOLECULES, regressor.embed(MOLECULES), strict=True))
+    expected = OutputGradients(regressor, "head").predictions(MOLECULES)
+    monkeypatch.setattr(regressor, "embed", lambda smiles: pytest.fail("embedded again"))
+    gradients = OutputGradients(regressor, "head", known)
+    torch.testing.assert_close(gradients.predictions(MOLECULES), expected, rtol=1e-6, atol=1e-6)
+
+
 def test_a_table_that_the_disk_cannot_hold_is_one_line(scratch, monkeypatch):
     def full(*_: int) -> None:
         raise OSError(28, "No space left on device")

@@ -16,7 +16,7 @@ from lipo_cli.valuation.gradient_span import table_size
 from lipo_cli.valuation.gradients import OutputGradients
 from lipo_cli.valuation.influence import InfluenceResult, Molecules, influence
 from lipo_cli.valuation.solvers import exact
-from tests.fixtures.influence import FOLDS, POOL, M, N, molecules
+from tests.fixtures.influence import FOLDS, POOL, LastLayer, M, N, molecules, rows_and_errors
 from tests.fixtures.models import (
     disturb,
     tiny_checkpoint,
@@ -31,15 +31,6 @@ def regressor(tmp_path_factory):
     disturb(found)
     found.model.double().eval()
     return found
-
-
-def rows_and_errors(gradients: OutputGradients, part: Molecules):
-    """Returns gradients [n, P] and residuals [n] as NumPy arrays."""
-    rows = np.empty((len(part), gradients.n_parameters))
-    values = np.empty(len(part))
-    for positions, predicted, found in gradients.jacobian(part.smiles):
-        rows[positions], values[positions] = found, predicted
-    return rows, values - part.labels
 
 
 def by_definition(gradients: OutputGradients, share: float) -> np.ndarray:
@@ -252,48 +243,43 @@ def test_on_a_ridge_fit_influence_over_one_plus_leverage_is_the_exact_change():
 
 def test_values_rank_points_as_refits_of_the_last_layer_do(regressor):
     """Sign and order against the truth: the target loss after refitting with each point."""
-    gradients = OutputGradients(regressor, "output")
     train, target, points = molecules()
-    (x, x_error), (t, t_error), (z, z_error) = (
-        rows_and_errors(gradients, part) for part in (train, target, points)
-    )
-    share = 0.05
-    penalty = N / 2 * share * np.linalg.eigvalsh(2 / N * x.T @ x)[-1]
-
-    def step_to_optimum(rows: np.ndarray, errors: np.ndarray) -> np.ndarray:
-        """Returns the ridge step away from the present weights."""
-        return np.linalg.solve(rows.T @ rows + penalty * np.eye(rows.shape[1]), -rows.T @ errors)
-
-    # The last layer at its optimum, as influence takes the network to be at its own; the truth then
-    # is the target loss after one more point has joined and the layer has been solved anew.
-    at = step_to_optimum(x, x_error)
-    x_error, t_error, z_error = x_error + x @ at, t_error + t @ at, z_error + z @ at
-
-    def loss_with(rows: np.ndarray, errors: np.ndarray) -> float:
-        # The penalty is on the whole step from the start, of which `at` is made already.
-        system = rows.T @ rows + penalty * np.eye(rows.shape[1])
-        step = np.linalg.solve(system, -rows.T @ errors - penalty * at)
-        return float(np.mean((t_error + t @ step) ** 2))
-
-    base = loss_with(x, x_error)
-    truth = [
-        base - loss_with(np.vstack([x, z[i]]), np.append(x_error, z_error[i])) for i in range(POOL)
-    ]
-    out_proj = regressor.head().out_proj
-    moved = [out_proj.get_parameter(name.split(".")[-1]) for name in gradients.names]
-    ends = np.cumsum([p.numel() for p in moved])
-    saved = [p.detach().clone() for p in moved]
-    with torch.no_grad():
-        for parameter, step in zip(moved, np.split(at, ends[:-1]), strict=True):
-            parameter.add_(torch.from_numpy(step).view_as(parameter))
-    try:
-        found = valued(OutputGradients(regressor, "output"), damping=share)
-    finally:
-        with torch.no_grad():
-            for parameter, before in zip(moved, saved, strict=True):
-                parameter.copy_(before)
+    layer = LastLayer(regressor, train, share=0.05)
+    without = layer.loss_with(points.take(np.arange(0)), target)
+    truth = [without - layer.loss_with(points.take(np.array([i])), target) for i in range(POOL)]
+    with layer.trained() as gradients:
+        found = valued(gradients, damping=0.05)
     assert spearmanr(found.values, truth).statistic > 0.95
     assert np.mean(np.sign(found.values) == np.sign(truth)) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("peft", "size", "damping"),
+    [
+        ("ia3", 1.0, 0.05),
+        ("bitfit", 0.3, 0.01),
+        ("bitfit", 1.0, 3e-3),
+        ("ia3", 0.1, 1e-3),
+        ("ia3", 3.0, 3e-4),
+    ],
+)
+def test_on_networks_of_any_conditioning_all_solvers_meet_the_dense_inverse(
+    tmp_path, peft, size, damping
+):
+    """Nobody gives scale, depth or repeats."""
+    network = tiny_regressor(tiny_checkpoint(tmp_path / "model"), peft)
+    disturb(network)
+    with torch.no_grad():
+        for parameter in network.model.parameters():
+            if parameter.requires_grad:
+                parameter.mul_(size)
+    network.model.double().eval()
+    gradients = OutputGradients(network, "all")
+    truth = by_definition(gradients, damping)
+    for solver in ("lissa", "cg"):
+        found = valued(gradients, solver=solver, damping=damping, tolerance=1e-5)
+        assert found.converged
+        assert np.linalg.norm(found.values - truth) < 1e-3 * np.linalg.norm(truth)
 
 
 @pytest.mark.parametrize("n_folds", [2, 3, 5, 300])

@@ -146,6 +146,7 @@ def test_an_optimum_of_no_point_selects_nothing():
     "text",
     [
         "", "tsd", "tsds:", "tsds:top", "tsds:top=", "tsds:top=0", "tsds:top=-1", "tsds:top=1.5",
+        "tsds:top=" + "9" * 5000,
         "tsds:top=a", "tsds:bottom=0", "tsds:optimal=3", "tsds:best",
         "tsds:top=3/0.5", "random:k=3/0.5", "tsds:diverse",
         "tsds:diverse=3/0", "tsds:diverse=3/1.5", "tsds:diverse=3/.", "all/0.5",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
@@ -12,10 +14,11 @@ from lipo_cli.valuation.proxy import make_proxy
 from lipo_cli.valuation.removal import optimal_subset
 from lipo_cli.valuation.sampling import AntitheticPairs, SubsetChains, make_sampler
 from lipo_cli.valuation.stopping import MaxPermutations, RelativeStandardError
-from lipo_cli.valuation.tsds import CHECK_EVERY, ts_dshapley
+from lipo_cli.valuation.tsds import CHECK_EVERY, row_errors, ts_dshapley
 from tests.fixtures.games import (
     AdditiveGame,
     FunctionGame,
+    RidgeProblem,
     airport_game,
     glove_game,
     ridge_problem,
@@ -88,6 +91,43 @@ def test_values_sum_to_the_whole_gain_after_any_number_of_permutations(settings)
     gain = game.utility(range(40)) - game.utility([])
     assert result.values.sum() == pytest.approx(gain, abs=1e-10)
     np.testing.assert_allclose(result.fold_values.sum(axis=1), result.values, atol=1e-12)
+
+
+@pytest.mark.parametrize("game_name", ["secondary", "empty"])
+def test_row_errors_are_those_of_a_mean_over_validation_rows(game_name):
+    """Against the values of games of a single validation row each, by the same permutations."""
+    problem = ridge_problem(n_players=12, d=5, n_val=9, corrupted=2)
+    settings = TsdsSettings(game=game_name, max_permutations=60, min_permutations=60)
+    make = RidgeProblem.on_top if game_name == "secondary" else RidgeProblem.from_empty
+    found = ts_dshapley(make(problem), settings, stop=MaxPermutations(60))
+    of_rows = np.array(
+        [
+            ts_dshapley(
+                make(replace(problem, val_z=problem.val_z[[v]], val_y=problem.val_y[[v]]), 1),
+                settings,
+                stop=MaxPermutations(60),
+            ).values
+            for v in range(9)
+        ]
+    )
+    np.testing.assert_allclose(of_rows.mean(axis=0), found.values, atol=1e-10)
+    errors = row_errors(make(problem), settings, found.n_permutations)
+    np.testing.assert_allclose(errors, of_rows.std(axis=0, ddof=1) / 3, rtol=1e-9)
+
+
+def test_row_errors_are_what_other_validation_rows_do():
+    """The spread of values over many draws of the validation rows, in a world without change."""
+    problem = ridge_problem(n_players=20, d=6, n_val=2000, corrupted=3)
+    settings = TsdsSettings(min_permutations=40, max_permutations=40)
+    values, claimed = [], []
+    for rows in np.split(np.arange(2000), 40):
+        part = replace(problem, val_z=problem.val_z[rows], val_y=problem.val_y[rows])
+        values.append(ts_dshapley(part.on_top(), settings).values)
+        claimed.append(row_errors(part.on_top(), settings, 40))
+    spread = np.std(values, axis=0, ddof=1)
+    ratio = spread / np.sqrt(np.mean(np.square(claimed), axis=0))
+    # 40 repeats know a standard deviation to about 11 %.
+    assert 0.85 < np.sqrt(np.mean(ratio**2)) < 1.15
 
 
 @pytest.mark.slow
