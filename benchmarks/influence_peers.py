@@ -4,7 +4,9 @@ A LoRA model is fine-tuned once. Every way then values the same points by what t
 squared error over the same target rows, each in a fresh process on one thread: seconds, memory, and
 the rank correlation with the exact values (ours, Gauss-Newton, in the span of the gradients). The
 damping is one number for all: a share of the curvature's largest eigenvalue as the exact way
-measures it. What a way cannot do, or not within the limits, is said in its own words.
+measures it. Where that is large the inverse is hardly more than a multiple of the identity: how far
+products of gradients alone rank like the exact values says what a rank correlation is worth. What a
+way cannot do, or not within the limits, is said in its own words.
 
 kronfluence is run as its documentation says (labels drawn from the model for the factors, every
 target row a query, the queries' gradients summed), with the damping of the others and with its
@@ -147,7 +149,9 @@ def report(
         f"stopped after {arguments.limit:,} s (start included) or at {arguments.memory_gib:g} GiB "
         "of address space.",
         "Spread: the standard deviation of the values as a multiple of that of the exact ones. "
-        "Memory: the peak of the process, and how much of it came on top of the loaded model.",
+        "Memory: the peak of the process, and how much of it came on top of the loaded model. The "
+        "row without curvature says what a rank correlation is worth here: no more than its own "
+        "shows that a way knows the curvature.",
         "",
         "| | s | peak GiB | on top, GiB | Spearman with exact | spread | |",
         "|---|---:|---:|---:|---:|---:|---|",
@@ -209,7 +213,7 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
     add("--train", type=int, default=500, help="molecules to fine-tune on")
     add("--points", type=int, default=100, help="molecules to value")
     add("--targets", type=int, default=100, help="rows of validation")
-    add("--damping", type=float, default=0.1, help="share of the largest eigenvalue")
+    add("--damping", type=float, default=0.05, help="share of the largest eigenvalue")
     add("--sides", nargs="+", choices=list(SIDES), help="default: all (dattri's with --dattri)")
     add("--limit", type=int, default=900, help="seconds that a way may take")
     add("--memory-gib", type=float, default=12, help="address space that a way may take")
