@@ -23,7 +23,7 @@ class TsdsSettings(Settings):
     ridge: float | None = Field(default=None, gt=0)
     """Ridge penalty; None: chosen once by cross-validation on primary train."""
     relative_error: float = Field(default=0.1, gt=0)
-    """Stop when the median standard error is below this share of the values' spread."""
+    """Stop when the median error of the sampling is below this share of the values' spread."""
     min_permutations: int = Field(default=200, ge=4)
     max_permutations: int = Field(default=20_000, ge=4)
     subset_fraction: tuple[float, float] = (0.25, 0.5)

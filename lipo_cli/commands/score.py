@@ -42,7 +42,7 @@ def score(
         float | None,
         typer.Option(
             "--relative-error",
-            help="Stop when the median standard error is below this share of the values' "
+            help="Stop when the median error of the sampling is below this share of the values' "
             "spread. (default: 0.1)",
         ),
     ] = None,

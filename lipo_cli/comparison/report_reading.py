@@ -69,8 +69,8 @@ def how_to_read(material: Material) -> list[tuple[str, str]]:
             (
                 "Values",
                 "Above 0: adding the point lowers the error on validation molecules, as the method "
-                "works it out without retraining. The standard error is that of the "
-                "computation; other validation molecules would move the values by more. A value "
+                "works it out without retraining. The standard error is what other validation "
+                "molecules would do; other training molecules would move the values, too. A value "
                 "is no judgement on a measurement: a low one may be a wrong label or a molecule "
                 "unlike those that are to be predicted.",
             )

@@ -113,7 +113,7 @@ class MinPermutations(StoppingCriterion):
 
 @dataclass(frozen=True)
 class RelativeStandardError(StoppingCriterion):
-    """Stops when the median standard error is a small share of the values' spread."""
+    """Stops when the median error of the sampling is a small share of the values' spread."""
 
     share: float
 
