@@ -22,6 +22,7 @@ from report import machine, write_section
 from sklearn.linear_model import Ridge
 from threadpoolctl import threadpool_limits
 
+from lipo_cli.settings import TsdsSettings
 from lipo_cli.valuation.arrays import FloatArray, IntArray
 from lipo_cli.valuation.ridge_game import RidgeGame
 
@@ -97,7 +98,7 @@ def report(rows: list[Row]) -> str:
         "Refits: scikit-learn's",
         f"`Ridge(alpha)`, {N_PLAYERS + 1} fits. Last column: the largest difference of a marginal.",
         "A refit costs O(N d^2) and the exact path nothing in N: the wider the features, the "
-        "larger the gain.",
+        f"larger the gain. lipo takes {TsdsSettings().components} components unless told otherwise.",
         "",
         "| features d | exact, ms/permutation | refits, s/permutation | speed-up | difference |",
         "|---:|---:|---:|---:|---:|",

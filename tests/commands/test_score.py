@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lipo_cli.commands.score import _write_out
 from lipo_cli.comparison.prepare import prepare
 from lipo_cli.comparison.targets import target_of
 from lipo_cli.comparison.uncertain import spread_values
@@ -21,7 +22,7 @@ from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import DataSettings, InfluenceSettings, TrainingSettings, build
 from lipo_cli.tracking.runs import find_runs
 from lipo_cli.tracking.store import open_store
-from lipo_cli.valuation.table import read_curve, read_values
+from lipo_cli.valuation.table import VALUE_FILES, read_curve, read_values
 from tests.fixtures.bench import N_SECONDARY, make_bench
 
 
@@ -452,3 +453,29 @@ def test_a_flag_that_the_method_does_not_read_is_refused(
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{flag}: the method '{method}' does not read it" in line
     assert f"--method {owner}" in line
+
+
+def test_a_scoring_that_is_stopped_leaves_no_values_beside_another_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in (*VALUE_FILES, "by_target.csv", "values.png"):
+        (tmp_path / name).write_text("of an earlier scoring")
+    (tmp_path / "source.json").write_text('{"method": "tsds"}')
+    table = SimpleNamespace(
+        path=Path("pool.csv"), sha256="0", smiles_column="smiles", label_column="y"
+    )
+    prepared = SimpleNamespace(
+        require_pool=lambda: SimpleNamespace(table=table), scope=lambda: "mine"
+    )
+    scored = SimpleNamespace(method="knn", leaks=True, table=None, curve=None)
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lipo_cli.valuation.table.write_values", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        _write_out(scored, prepared, tmp_path)  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["source.json"]
+    assert json.loads((tmp_path / "source.json").read_text())["leaks"] is True
+    assert main(["select", str(tmp_path), "-s", "knn:top=1"]) == 3
+    assert "values.parquet" in capsys.readouterr().err
