@@ -98,7 +98,8 @@ def report(rows: list[Row]) -> str:
         "Refits: scikit-learn's",
         f"`Ridge(alpha)`, {N_PLAYERS + 1} fits. Last column: the largest difference of a marginal.",
         "A refit costs O(N d^2) and the exact path nothing in N: the wider the features, the "
-        f"larger the gain. lipo takes {TsdsSettings().components} components unless told otherwise.",
+        f"larger the gain. lipo takes {TsdsSettings().components} components unless told "
+        "otherwise.",
         "",
         "| features d | exact, ms/permutation | refits, s/permutation | speed-up | difference |",
         "|---:|---:|---:|---:|---:|",
