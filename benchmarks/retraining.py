@@ -30,15 +30,17 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from report import add_output_options, machine, settle_page, write_section
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 from valued import BASELINES, Floats, World, values_by_method
 
+from lipo_cli.comparison.intervals import holm
 from lipo_cli.comparison.prepare import prepare
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import PEFT_METHODS, DataSettings, TrainingSettings, build
 from lipo_cli.training.finetune import fit
 
 N_DRAWS = 2000
+N_CHANCE = 10_000
 LEARNING_RATE = 1e-3
 FIGURE = "retraining.png"
 
@@ -165,6 +167,17 @@ def scores(truth: Truth, values: Floats) -> tuple[float, float, float, float]:
     return rank, float(low), float(high), float(np.corrcoef(foreseen, truth.gains)[0, 1])
 
 
+def chance_ranks(truth: Truth) -> Floats:
+    """Returns [N_CHANCE] rank correlations of random values: one draw of them may look good."""
+    random = np.random.default_rng(1).normal(size=(truth.members.shape[1], N_CHANCE))
+    foreseen = rankdata(truth.members @ random, axis=0)
+    observed = rankdata(truth.gains)
+    foreseen -= foreseen.mean(axis=0)
+    observed -= observed.mean()
+    norms = np.linalg.norm(foreseen, axis=0) * np.linalg.norm(observed)
+    return np.asarray(observed @ foreseen / norms)
+
+
 def report(
     world: World, truth: Truth, values: Mapping[str, Floats], arguments: argparse.Namespace
 ) -> str:
@@ -188,14 +201,25 @@ def report(
             "From how far starts agree, a method that knew the truth would score about "
             f"{ceiling:.2f} here (Spearman-Brown)."
         )
+    chance = chance_ranks(truth)
+    found = {name: scores(truth, each) for name, each in values.items() if name != "chance"}
+    # Two-sided, against values without content: an interval over halves has these values fixed.
+    p = [float((1 + np.sum(abs(chance) >= abs(f[0]))) / (1 + N_CHANCE)) for f in found.values()]
+    low, high = np.quantile(chance, (0.025, 0.975))
     lines += [
+        f"p: the share of {N_CHANCE:,} random values that foresee as much, either way; in brackets "
+        "by Holm over the table.",
         "",
-        "| method | rank correlation with the fall [95 %] | Pearson |",
-        "|---|---:|---:|",
+        "| method | rank correlation with the fall [95 %] | Pearson | p (Holm) |",
+        "|---|---:|---:|---:|",
+        f"| random values, 95 % of them | {chance.mean():.2f} [{low:.2f}, {high:.2f}] | | |",
     ]
-    for method, found in values.items():
-        rank, low, high, pearson = scores(truth, found)
-        lines.append(f"| {method} | {rank:.2f} [{low:.2f}, {high:.2f}] | {pearson:.2f} |")
+    for (method, figures), alone, corrected in zip(found.items(), p, holm(p), strict=True):
+        rank, low, high, pearson = figures
+        lines.append(
+            f"| {method} | {rank:.2f} [{low:.2f}, {high:.2f}] | {pearson:.2f} "
+            f"| {alone:.2g} ({corrected:.2g}) |"
+        )
     lines += [
         "",
         f"![Foreseen against observed](figures/{_figure(arguments)})",
@@ -255,6 +279,7 @@ def parse(given: Sequence[str] | None = None) -> argparse.Namespace:
         choices=["all", "head", "output"],
         help="of influence; repeatable; default: all, head",
     )
+    add("--keep", type=Path, metavar="NPZ", help="leave values and observed falls there")
     add_output_options(parser)
     arguments = parser.parse_args(given)
     if arguments.quick:
@@ -272,6 +297,8 @@ def main(given: Sequence[str] | None = None) -> int:
     world = make_world(arguments)
     values = values_by_method(world, world.pool.labels, arguments.parameters, seed=0)
     truth = measure_truth(world, arguments.subsets, arguments.starts, arguments.steps)
+    if arguments.keep is not None:
+        np.savez(arguments.keep, members=truth.members, by_start=truth.by_start, **values)
     text = report(world, truth, values, arguments)
     print(text)
     if arguments.page is not None:

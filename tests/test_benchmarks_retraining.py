@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from tests.fixtures.bench import make_bench
 from tests.fixtures.models import assembled_molecules, tiny_checkpoint, tiny_regressor
@@ -15,7 +16,7 @@ from tests.fixtures.models import assembled_molecules, tiny_checkpoint, tiny_reg
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import retraining
-from retraining import Truth, main, measure_truth, retrained_loss, scores
+from retraining import Truth, chance_ranks, main, measure_truth, retrained_loss, scores
 from valued import World
 
 from lipo_cli.training.examples import Examples
@@ -46,6 +47,18 @@ def test_the_interval_of_a_method_that_knows_nothing_holds_zero() -> None:
     assert pearson == pytest.approx(0, abs=1e-12)
     assert abs(rank) < 0.1
     assert low < 0 < high
+
+
+def test_random_values_rank_halves_as_widely_as_ranks_of_noise_do() -> None:
+    truth = made_truth(np.random.default_rng(3).normal(size=300), n_subsets=50)
+    found = chance_ranks(truth)
+    assert len(found) == 10_000
+    some = np.random.default_rng(1).normal(size=(300, 10_000))[:, 7]
+    expected = spearmanr(truth.members @ some, truth.gains).statistic
+    assert found[7] == pytest.approx(expected)
+    assert abs(found.mean()) < 0.02
+    # Of independent ranks 1/sqrt(49); the truth of these halves adds what 300 points leave.
+    assert found.std() == pytest.approx(1 / 7, rel=0.15)
 
 
 def test_a_head_retrained_for_long_is_the_least_squares_fit() -> None:
@@ -101,7 +114,9 @@ def test_every_method_is_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixt
     ]
     assert main(asked) == 0
     text = capsys.readouterr().out
-    for method in ("chance", "error of the model", "tsds", "knn", "loo", "influence, all"):
+    assert "| random values, 95 % of them |" in text
+    assert "| chance |" not in text
+    for method in ("error of the model", "tsds", "knn", "loo", "influence, all"):
         assert text.count(f"| {method} |") == 1
     assert "Retraining truth (secondary)" in text
     figure = page.parent / "figures" / "retraining_secondary.png"
