@@ -31,7 +31,7 @@ class Scored:
         figures: Numbers about the computation (permutations, ridge, relative error, ...).
         sentence: What the removal curve says, in one line.
         reason: Why the sampling stopped, or how the system was solved.
-        converged: Whether standard errors, or the residual of a system, became small enough.
+        converged: Whether the sampling's errors, or the residual of a system, became small enough.
         points: What is known of the points beside their values, where they were computed now:
             `model_error` |prediction - label|, `similarity` highest Tanimoto similarity to train
             (NaN for points of a large pool that were not compared).

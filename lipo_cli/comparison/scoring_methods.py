@@ -53,7 +53,7 @@ class Valued:
         result: Values, standard errors and parts by fold.
         reason: Why the sampling stopped, or how the values were computed.
         figures: Numbers about the computation.
-        converged: Whether standard errors, or the residual of a system, became small enough.
+        converged: Whether the sampling's errors, or the residual of a system, became small enough.
         residuals: Of the system that was solved, product by product, where one was.
         by_target: A column of values for each target row that was named, else None.
         leaks: Whether the target was the test split.
@@ -198,14 +198,13 @@ def _by_sampling(ground: Ground, settings: ValuationSettings) -> Valued:
         "n_permutations": float(result.n_permutations),
         "median_sampling_error": float(np.median(result.standard_error)),
     }
-    errors_of = f"standard errors over {len(game.fold_of)} validation rows and the sampling"
-    reason = f"{result.reason}; {_told(found, game, errors_of)}"
+    reason = f"{result.reason}; {_told(found, game, ' and the sampling')}"
     return Valued(found, reason, figures, converged=result.converged)
 
 
-def _told(found: RowValues, game: RidgeGame, errors_of: str = "") -> str:
+def _told(found: RowValues, game: RidgeGame, more: str = "") -> str:
     m = len(game.fold_of)
-    errors_of = errors_of or f"standard errors over {m} validation rows"
+    errors_of = f"standard errors over {m} validation rows{more}"
     return told_from_zero(found.values, found.standard_error, m - 1, errors_of)
 
 
