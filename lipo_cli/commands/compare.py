@@ -86,7 +86,6 @@ def compare(
     flags = locals()
     if models:
         flags |= {"model": models[0], "models": models if len(models) > 1 else ()}
-    from lipo_cli.commands.compare_tables import show_plan
     from lipo_cli.commands.dataset_lines import announce
     from lipo_cli.comparison.plan import make_plan
     from lipo_cli.comparison.prepare import prepare, resolved
@@ -132,6 +131,8 @@ def compare(
     if budgeted is not None:
         settings = budgeted.settings
     if dry_run:
+        from lipo_cli.commands.compare_tables import show_plan
+
         show_plan(settings, prepared, budgeted, as_json=as_json)
         return
     report = _run(settings, prepared, store, out, audit, database, budgeted, jobs, as_json=as_json)

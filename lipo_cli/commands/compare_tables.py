@@ -99,9 +99,14 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
     if result.champion is not None:
         champion = result.champion
         state = "is now" if champion["replaced"] else "stays"
+        of_cell = [
+            f" ({cell_name(cell.label, cell.peft, cell.seed, cell.split)})"
+            for cell in result.cells
+            if cell.run_id == champion["run_id"]
+        ]
         out.print(
-            f"models:/{champion['model']}@champion {state} version {champion['version']}: "
-            f"{champion['reason']}",
+            f"models:/{champion['model']}@champion {state} version {champion['version']}"
+            f"{''.join(of_cell[:1])}: {champion['reason']}",
             markup=False,
             soft_wrap=True,
         )

@@ -67,7 +67,8 @@ def score(
         Literal["full", "bitfit", "lora", "ia3"] | None,
         typer.Option(
             "--reference-peft",
-            help="How the model that embeds the points is fine-tuned. (default: full)",
+            help="How the model that embeds the points is fine-tuned; `compare` takes its first "
+            "--peft, and finds these values again where this is the same. (default: full)",
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed. (default: 0)")] = None,
@@ -177,7 +178,7 @@ def _run(
     from lipo_cli.commands.console import emit_json, say
     from lipo_cli.commands.console import out as stdout
     from lipo_cli.commands.dataset_lines import tell_unread
-    from lipo_cli.comparison.engine import reference_model
+    from lipo_cli.comparison.engine import other_references, reference_model
     from lipo_cli.comparison.plan import Cell, Choice
     from lipo_cli.comparison.recorded_scores import scores_of
     from lipo_cli.tracking.ledger import MlflowLedger
@@ -187,6 +188,11 @@ def _run(
     ledger = MlflowLedger(open_store(root), settings.experiment, anywhere=True)
     none = Choice("none", parse_selection("none"), "control")
     cell = Cell(none, settings.reference_peft, settings.seed)
+    if others := other_references(cell, prepared, settings.training, ledger):
+        say(
+            f"a reference model fine-tuned by {' or '.join(others)} is in the store: "
+            f"--reference-peft {others[0]} would use it, this trains one by {cell.peft}"
+        )
     with CompareView(settings.training.epochs) as view:
         view.planned([cell], 1)
         fitted, trained = reference_model(cell, prepared, settings.training, ledger, view)

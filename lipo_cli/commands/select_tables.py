@@ -101,7 +101,7 @@ def table_for(text: str, rule: Selection, tables: Sequence[Valued]) -> Valued:
             return each
     there = " and ".join(f"'{each.method}'" for each in tables)
     own = tables[0].method
-    write = text.replace(rule.method, own, 1)
+    write = str(rule).replace(rule.method, own, 1)
     if own == "uncertain" and rule.rule in ("optimal", "positive"):
         write = "uncertain:top=K"  # a spread is no value
     raise SettingsError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from itertools import groupby
 from typing import Any, Protocol
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.cell_runs import Task, Workers, failed, run_cells
-from lipo_cli.comparison.cells import run_cell
+from lipo_cli.comparison.cells import cell_fingerprint, run_cell
 from lipo_cli.comparison.fitted import Fitted
 from lipo_cli.comparison.ledger import Ledger, code_version
 from lipo_cli.comparison.plan import NO_ROWS, Cell, Plan, ScoresByMethod, make_plan
@@ -27,7 +27,7 @@ from lipo_cli.comparison.tuning_methods import Tunings, tune_methods
 from lipo_cli.comparison.view import View
 from lipo_cli.errors import TrainingError, ValuationError
 from lipo_cli.model.regressor import Regressor
-from lipo_cli.settings import CompareSettings, ScoringMethod, TrainingSettings
+from lipo_cli.settings import PEFT_METHODS, CompareSettings, Peft, ScoringMethod, TrainingSettings
 from lipo_cli.valuation.ekfac import check_ekfac
 
 
@@ -247,6 +247,18 @@ def reference_model(
     # Loaded from the record, not kept: scores then are the same whether it was trained or found.
     regressor = Regressor.load(ledger.regressor_folder(result.run_id), device=training.device)
     return Fitted(regressor), result
+
+
+def other_references(
+    cell: Cell, prepared: Prepared, training: TrainingSettings, ledger: Ledger
+) -> list[Peft]:
+    """Returns the other methods whose reference model is recorded, where this one's is not."""
+
+    def known(peft: Peft) -> bool:
+        like = replace(cell, peft=peft)
+        return ledger.find(cell_fingerprint(like, NO_ROWS, prepared, training)) is not None
+
+    return [] if known(cell.peft) else [p for p in PEFT_METHODS if p != cell.peft and known(p)]
 
 
 def _promoted(

@@ -198,7 +198,8 @@ class Selection:
             raise ValuationError(
                 "needs the removal curve, which these scores do not have",
                 where=str(self),
-                hint="score the points anew, or take tsds:positive or tsds:top=K",
+                hint="score the points anew, or take "
+                f"{self.method}:positive or {self.method}:top=K",
             )
         if not 0 <= kept <= n:
             raise ValuationError(f"the removal curve keeps {kept} of {n} points", where=str(self))

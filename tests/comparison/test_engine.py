@@ -16,7 +16,8 @@ import torch
 from lipo_cli.comparison import cell_runs as cell_runs_module
 from lipo_cli.comparison import cells as cells_module
 from lipo_cli.comparison import engine as engine_module
-from lipo_cli.comparison.engine import compare
+from lipo_cli.comparison.engine import compare, other_references, reference_model
+from lipo_cli.comparison.plan import Cell, Choice
 from lipo_cli.comparison.prepare import other_splits, prepare
 from lipo_cli.comparison.result import Comparison
 from lipo_cli.errors import DataError, Interrupted, SettingsError, TrainingError, ValuationError
@@ -28,6 +29,7 @@ from lipo_cli.tracking.store import Store, open_store
 from lipo_cli.tracking.versions import regressor_folder
 from lipo_cli.training.examples import Examples
 from lipo_cli.training.finetune import FitResult
+from lipo_cli.valuation.selection_text import parse_selection
 from tests.comparison.conftest import Listener, World
 from tests.fixtures.models import tiny_checkpoint
 
@@ -501,3 +503,18 @@ def test_the_reference_embeds_each_set_once_for_all_methods_and_the_values_are_t
         alone = run(world.settings(selections=(selection,)), apart)
         expected = alone.scored[method].scores.values
         np.testing.assert_array_equal(together.scored[method].scores.values, expected)
+
+
+def test_a_reference_of_another_method_is_known_of_before_one_is_trained(
+    world: World, store: Store
+) -> None:
+    settings, prepared = world.settings(), prepare(world.settings().data)
+    ledger = MlflowLedger(store, settings.experiment)
+    lora = Cell(Choice("none", parse_selection("none"), "control"), "lora", 0)
+    ia3 = replace(lora, peft="ia3")
+    assert other_references(ia3, prepared, settings.training, ledger) == []
+    reference_model(lora, prepared, settings.training, ledger, Listener())
+    assert other_references(ia3, prepared, settings.training, ledger) == ["lora"]
+    assert other_references(lora, prepared, settings.training, ledger) == []
+    other_seed = replace(ia3, seed=1)
+    assert other_references(other_seed, prepared, settings.training, ledger) == []
