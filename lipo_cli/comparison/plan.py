@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lipo_cli.errors import SettingsError
 from lipo_cli.settings import CompareSettings, Peft, ScoringMethod, TrainingSettings
-from lipo_cli.valuation.selection import Scores, Selection, selection_rng
+from lipo_cli.valuation.selection import Scores, Selection, selection_rng, too_many
 from lipo_cli.valuation.selection_text import parse_selection
 
 Role = Literal["asked", "control"]
@@ -138,9 +138,7 @@ class Plan:
         """
         for choice in self.choices:
             if (count := choice.selection.count) is not None and count > n_pool:
-                raise SettingsError(
-                    f"the pool holds {n_pool} points", where=f"--selection {choice.name}"
-                )
+                raise too_many(choice.selection, n_pool, where=f"--selection {choice.name}")
 
     def random_sizes(self, n_pool: int) -> list[int | None]:
         """Returns the sizes of the random controls to come; None where scores will say."""

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from lipo_cli.errors import ValuationError
+from lipo_cli.errors import SettingsError, ValuationError
 from lipo_cli.settings import ScoringMethod
 from lipo_cli.valuation.arrays import FloatArray, IntArray, finite_vector, order_best_first, ranks
 from lipo_cli.valuation.diversity import CAP, most_diverse
@@ -123,15 +123,12 @@ class Selection:
             rng: Drawn from by `random` alone.
 
         Raises:
-            ValuationError: K exceeds the pool, the scores are missing, of another length or not
-                finite, or `optimal` is asked of scores without a removal curve.
+            SettingsError: K exceeds the pool.
+            ValuationError: the scores are missing, of another length or not finite, or `optimal` is
+                asked of scores without a removal curve.
         """
         if self.count is not None and self.count > n:
-            raise ValuationError(
-                f"asks for {self.count} points of a pool of {n}",
-                where=str(self),
-                hint=f"K must be 1 to {n}",
-            )
+            raise too_many(self, n, where=str(self))
         if self.rule == "none":
             return self._taken(np.zeros(n, dtype=bool), ["left out: control without points"] * n)
         if self.rule == "all":
@@ -207,6 +204,15 @@ class Selection:
 
     def _taken(self, taken: np.ndarray, reasons: list[str]) -> Selected:
         return Selected(str(self), np.flatnonzero(taken).astype(np.int64), tuple(reasons))
+
+
+def too_many(selection: Selection, n: int, where: str) -> SettingsError:
+    """Returns the error of a selection that asks for more points than the n of the pool."""
+    return SettingsError(
+        f"asks for {selection.count} points of a pool of {n}",
+        where=where,
+        hint=f"K must be 1 to {n}",
+    )
 
 
 def selection_rng(selection: Selection, seed: int) -> np.random.Generator:

@@ -187,7 +187,7 @@ def test_the_plan_of_a_dry_run_ends_with_its_time(
     assert named == ["none", "all", "tsds:top=6", "random,"]
     assert lines[-1].startswith("8 cells on a pool of 24, 5 epochs each: about ")
     assert main([*arguments, "-s", "tsds:top=25"]) == 2
-    assert "the pool holds 24 points" in capsys.readouterr().err
+    assert "of a pool of 24 (K must be 1 to 24)" in capsys.readouterr().err
 
 
 def test_a_dry_run_computes_nothing(bench: Bench) -> None:

@@ -117,7 +117,7 @@ def test_a_damaged_removal_curve_is_one_line(
 @pytest.mark.parametrize(
     ("flags", "code"),
     [
-        (["-s", "tsds:top=31"], 6),
+        (["-s", "tsds:top=31"], 2),
         (["-s", "best"], 2),
         (["-s", "none", "--seed", "-1"], 2),
         (["-s", "none", "--out", "values"], 2),

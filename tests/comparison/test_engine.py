@@ -437,7 +437,7 @@ def test_a_later_split_that_cannot_be_run_is_found_before_anything_is_trained(
     assert second.pool is not None
     smaller = replace(second, pool=replace(second.pool, examples=second.pool.examples.take(FEW)))
     listener = Listener()
-    with pytest.raises(SettingsError, match="the pool holds 5 points"):
+    with pytest.raises(SettingsError, match="of a pool of 5"):
         compare(
             settings,
             first,

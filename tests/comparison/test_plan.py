@@ -99,7 +99,7 @@ def test_two_spellings_are_one_choice():
 def test_more_points_than_the_pool_holds_is_said_before_anything_is_trained():
     plan = plan_of(selections=("random:k=11",), peft=("lora",))
     plan.check(11)
-    with pytest.raises(SettingsError, match="holds 10 points"):
+    with pytest.raises(SettingsError, match="asks for 11 points of a pool of 10"):
         plan.check(10)
 
 

@@ -167,7 +167,7 @@ def test_malformed_text_is_refused_in_one_line_that_names_the_forms(text):
 
 @pytest.mark.parametrize("text", ["tsds:top=6", "tsds:bottom=6", "random:k=6"])
 def test_more_points_than_the_pool_holds_are_refused(text):
-    with pytest.raises(ValuationError, match="6 points of a pool of 5"):
+    with pytest.raises(SettingsError, match="6 points of a pool of 5"):
         take(text)
 
 
