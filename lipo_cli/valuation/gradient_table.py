@@ -65,7 +65,7 @@ def scratch_file() -> Iterator[BufferedRandom]:
     try:
         yield stream
     finally:
-        # To free some gigabytes takes the system seconds, and nobody has to wait for it.
+        # To free some gigabytes takes the system seconds; what goes on does not wait for it.
         Thread(target=_close, args=(stream,), name="close the gradients' file").start()
 
 
