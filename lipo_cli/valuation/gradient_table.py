@@ -19,7 +19,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BufferedRandom
 from pathlib import Path
-from threading import Thread
 
 import numpy as np
 import torch
@@ -60,18 +59,13 @@ class Slab:
 @contextmanager
 def scratch_file() -> Iterator[BufferedRandom]:
     """Yields a file without a name: nothing of it is left, whatever ends the process."""
-    # Closed below: a `with` would wait for it.
+    # Closed below: a `with` would tell once more, by a traceback, what could not be written.
     stream = tempfile.TemporaryFile(prefix="lipo-gradients-")  # noqa: SIM115
     try:
         yield stream
     finally:
-        # To free some gigabytes takes the system seconds; what goes on does not wait for it.
-        Thread(target=_close, args=(stream,), name="close the gradients' file").start()
-
-
-def _close(stream: BufferedRandom) -> None:
-    with suppress(OSError):  # what could not be written has been told
-        stream.close()
+        with suppress(OSError):  # what could not be written has been told
+            stream.close()
 
 
 class GradientTable:
