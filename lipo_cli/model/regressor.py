@@ -25,6 +25,7 @@ from lipo_cli.model.enumeration import enumerated, view_weights
 from lipo_cli.model.folder import FORMAT, first_misfit
 from lipo_cli.model.merging import WORTH_MERGING, merged
 from lipo_cli.model.network import Network, load_network, tokenizer_of
+from lipo_cli.model.parallel import mapped
 from lipo_cli.model.precision import autocast, pick_device
 from lipo_cli.model.saving import load_regressor, save_regressor
 from lipo_cli.model.tokenizer import Encoded, encode
@@ -220,19 +221,24 @@ class Regressor:
         self.model.eval()
         rows: list[NDArray[np.float64]] = []
         order: list[NDArray[np.int64]] = []
-        batch_size = batch_size or predicted_at_once(self.device)
-        reading = merged(self.model) if len(ids) >= WORTH_MERGING else nullcontext()
-        with reading, torch.inference_mode():
-            for positions in batches_in_order([len(row) for row in ids], batch_size):
-                batch = collate([ids[i] for i in positions], self.pad_id, self.device)
-                with autocast(self.device, self.settings.precision):
-                    if embed:
-                        values = self.network.encode(batch.input_ids, batch.attention_mask)
-                    else:
-                        values = self.model(
-                            input_ids=batch.input_ids, attention_mask=batch.attention_mask
-                        ).logits
-                rows.append(values.float().cpu().numpy().astype(np.float64))
+        batches = batches_in_order(
+            [len(row) for row in ids], batch_size or predicted_at_once(self.device)
+        )
+
+        def computed(positions: NDArray[np.int64]) -> NDArray[np.float64]:
+            batch = collate([ids[i] for i in positions], self.pad_id, self.device)
+            with torch.inference_mode(), autocast(self.device, self.settings.precision):
+                if embed:
+                    values = self.network.encode(batch.input_ids, batch.attention_mask)
+                else:
+                    values = self.model(
+                        input_ids=batch.input_ids, attention_mask=batch.attention_mask
+                    ).logits
+            return values.float().cpu().numpy().astype(np.float64)
+
+        with merged(self.model) if len(ids) >= WORTH_MERGING else nullcontext():
+            for positions, values in mapped(computed, batches, self.device):
+                rows.append(values)
                 order.append(positions)
                 progress.advance(len(positions))
         self.model.train(was_training)

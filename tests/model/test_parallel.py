@@ -1,0 +1,97 @@
+"""Passes beside one another: the same numbers as one after the other, in order, nothing left."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lipo_cli.model.parallel import mapped
+from lipo_cli.settings import PEFT_METHODS, Peft
+from tests.fixtures.models import SMILES, disturb, tiny_regressor
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def threads() -> Iterator[int]:
+    """Four threads, whatever the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield 4
+    torch.set_num_threads(before)
+
+
+def test_items_are_computed_at_once_each_on_one_thread(threads: int) -> None:
+    # Nobody passes before all have come: one after the other would wait for ever.
+    together = threading.Barrier(threads, timeout=60)
+
+    def computed(item: int) -> tuple[int, int]:
+        together.wait()
+        torch.ones(8) @ torch.ones(8)
+        return item * item, torch.get_num_threads()
+
+    found = list(mapped(computed, range(threads), CPU))
+    assert found == [(item, (item * item, 1)) for item in range(threads)]
+    assert torch.get_num_threads() == threads
+
+
+def test_results_come_in_order_whichever_is_done_first(threads: int) -> None:
+    last = threading.Event()
+
+    def computed(item: int) -> int:
+        if item == 0:
+            assert last.wait(60)
+        elif item == threads - 1:
+            last.set()
+        return -item
+
+    assert list(mapped(computed, range(threads), CPU)) == [(i, -i) for i in range(threads)]
+
+
+@pytest.mark.usefixtures("threads")
+def test_an_error_is_the_callers_and_what_waits_is_left() -> None:
+    done = []
+
+    def computed(item: int) -> int:
+        if item == 0:
+            raise ValueError("no")
+        done.append(item)
+        return item
+
+    with pytest.raises(ValueError, match="no"):
+        list(mapped(computed, range(10_000), CPU))
+    assert len(done) < 10_000
+    assert torch.get_num_threads() == 4
+
+
+def test_one_thread_computes_in_the_callers_own() -> None:
+    assert torch.get_num_threads() == 1  # conftest
+    here = threading.get_ident()
+    assert [found for _, found in mapped(lambda _: threading.get_ident(), [0, 1], CPU)] == [
+        here
+    ] * 2
+
+
+@pytest.mark.parametrize("peft", PEFT_METHODS)
+@pytest.mark.parametrize("training", [False, True])
+def test_predictions_are_those_of_one_thread(
+    tiny: Path, peft: Peft, training: bool, threads: int
+) -> None:
+    regressor = tiny_regressor(tiny, peft)
+    disturb(regressor)
+    many = [*SMILES, *(s + "C" * k for s in SMILES for k in range(1, 12))]
+    regressor.model.train(training)
+    found, embedded = regressor.predict(many), regressor.embed(many)
+    assert regressor.model.training is training
+    torch.set_num_threads(1)
+    # Bit for bit, but that LoRA's product is put into the weights by all threads together.
+    last_bit = 1e-6 if peft == "lora" else 0
+    np.testing.assert_allclose(found, regressor.predict(many), rtol=last_bit)
+    np.testing.assert_allclose(embedded, regressor.embed(many), rtol=0, atol=last_bit)
+    assert np.ptp(found) > 0.1
+    assert torch.get_num_threads() < threads
