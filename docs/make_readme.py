@@ -20,13 +20,74 @@ FIGURES = ROOT / "docs" / "figures"
 ONE_SEED = " With one seed, differences of some hundredths are within the noise of retraining."
 
 
-def table(result: dict[str, Any], where: str) -> str:
-    """Returns the summary of a result as a Markdown table with its provenance and verdicts."""
+def page(result: dict[str, Any], where: str) -> str:
+    """Returns what the README says of a result: table, provenance, verdicts."""
+    several = len({row["peft"] for row in result["summary"]}) > 1
+    lines = grid(result["summary"]) if several else table(result["summary"])
+    seeds = len({cell["seed"] for cell in result["cells"]})
+    lines += ["", provenance(result, where) + ("" if seeds > 1 else ONE_SEED)]
+    if seeds > 1:
+        found = summed_up(result["verdicts"]) if several else []
+        worth = [v for v in result["verdicts"] if not several or v["p"] < 0.05]
+        lines += ["", *found, *(f"- {verdict['sentence']}" for verdict in worth)]
+    return "\n".join(lines)
+
+
+def provenance(result: dict[str, Any], where: str) -> str:
+    """Returns a sentence on data, seeds and time."""
+    data, cells = result["dataset"], result["cells"]
+    minutes = sum(cell["seconds"] for cell in cells) / 60
+    seeds = len({cell["seed"] for cell in cells})
+    return (
+        f"Split {data['split']}: {data['n_train']:,} train, {data['n_val']:,} validation, "
+        f"{data['n_test']:,} test; a pool of {data['n_secondary']:,}. "
+        f"Seeds: {seeds}. Training time {minutes:.1f} minutes{where}."
+    )
+
+
+def grid(summary: list[dict[str, Any]]) -> list[str]:
+    """Returns test errors as a Markdown table, a column for each method."""
+    methods = list(dict.fromkeys(row["peft"] for row in summary))
+    lines = [
+        f"| test RMSE (difference to none) | chosen | {' | '.join(methods)} |",
+        f"|---|---:|{'---:|' * len(methods)}",
+    ]
+    for selection in dict.fromkeys(row["selection"] for row in summary):
+        rows = {row["peft"]: row for row in summary if row["selection"] == selection}
+        chosen = sorted({row["n_selected"] for row in rows.values()})
+        sizes = " to ".join(map(str, [chosen[0], *chosen[1:][-1:]]))
+        cells = " | ".join(_cell(rows[m]) if m in rows else "" for m in methods)
+        lines.append(f"| {selection} | {sizes} | {cells} |")
+    return lines
+
+
+def _cell(row: dict[str, Any]) -> str:
+    spread = f" ± {row['test_rmse_sd']:.3f}" if row["test_rmse_sd"] is not None else ""
+    difference = f" ({row['delta_none']:+.3f})" if row["delta_none"] is not None else ""
+    return f"{row['test_rmse']:.3f}{spread}{difference}"
+
+
+def summed_up(verdicts: list[dict[str, Any]]) -> list[str]:
+    """Returns a sentence on all verdicts, those worth naming below it."""
+    significant = sum(verdict["significant"] for verdict in verdicts)
+    before = [verdict for verdict in verdicts if verdict["p"] < 0.05]
+    seen = sorted(verdict["detectable"] for verdict in verdicts)
+    return [
+        f"{len(verdicts)} verdicts, **{significant} significant after Holm's correction**; "
+        f"{len(before)} with p < 0.05 before it, where chance alone gives "
+        f"{len(verdicts) * 0.05:.0f}. Differences of {seen[0]:.3f} to {seen[-1]:.3f} (median "
+        f"{seen[len(seen) // 2]:.3f}) would have been seen." + (" The ones:" if before else ""),
+        "",
+    ]
+
+
+def table(summary: list[dict[str, Any]]) -> list[str]:
+    """Returns the summary of a result with one method as a Markdown table."""
     lines = [
         "| selection | method | chosen | trained on | val RMSE | test RMSE | vs none | vs random |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
-    for row in result["summary"]:
+    for row in summary:
         spread = f" ± {row['test_rmse_sd']:.3f}" if row["test_rmse_sd"] is not None else ""
         interval = (
             f" [{row['delta_low']:+.3f}, {row['delta_high']:+.3f}]"
@@ -39,16 +100,7 @@ def table(result: dict[str, Any], where: str) -> str:
             f"| {row['selection']} | {row['peft']} | {row['n_selected']} | {row['n_train']:,} "
             f"| {row['val_rmse']:.3f} | {row['test_rmse']:.3f}{spread} | {none} | {random} |"
         )
-    data, cells = result["dataset"], result["cells"]
-    seeds = len({cell["seed"] for cell in cells})
-    minutes = sum(cell["seconds"] for cell in cells) / 60
-    lines.append(
-        f"\nSplit {data['split']}: {data['n_train']:,} train, {data['n_val']:,} validation, "
-        f"{data['n_test']:,} test; a pool of {data['n_secondary']:,}. Seeds: {seeds}. "
-        f"Training time {minutes:.1f} minutes{where}." + ("" if seeds > 1 else ONE_SEED)
-    )
-    sentences = [verdict["sentence"] for verdict in result["verdicts"] if seeds > 1]
-    return "\n".join([*lines, *(["", *(f"- {text}" for text in sentences)] if sentences else [])])
+    return lines
 
 
 def main(name: str, folder: Path, where: str = " on 2 CPU cores") -> None:
@@ -63,7 +115,7 @@ def main(name: str, folder: Path, where: str = " on 2 CPU cores") -> None:
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
     pattern = re.compile(rf"(<!-- {name}:begin -->\n).*?(<!-- {name}:end -->)", re.DOTALL)
-    text = pattern.sub(lambda m: f"{m[1]}{table(result, where)}\n{m[2]}", text)
+    text = pattern.sub(lambda m: f"{m[1]}{page(result, where)}\n{m[2]}", text)
     readme.write_text(text, encoding="utf-8")
     FIGURES.mkdir(exist_ok=True)
     # With several scorings there is a removal curve for each.
