@@ -55,7 +55,7 @@ class DataError(LipoError):
 
 
 class ModelError(LipoError):
-    """A checkpoint, tokenizer or saved regressor that is missing or does not match."""
+    """A checkpoint, tokenizer, saved or registered model that is missing or does not match."""
 
     exit_code = 4
 
@@ -73,7 +73,7 @@ class ValuationError(LipoError):
 
 
 class TrackingError(LipoError):
-    """The MLflow store, a run or a registered model is missing or refuses."""
+    """The MLflow store or a run is missing or refuses."""
 
     exit_code = 7
 

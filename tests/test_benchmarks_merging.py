@@ -13,8 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import merging
 from merging import Compared, compare, main, section
 
-from lipo_cli.model import regressor as regressor_module
-from lipo_cli.model.merging import WORTH_MERGING
+from lipo_cli.model import merging as adapters
 from tests.fixtures.models import SMILES, disturb, tiny_checkpoint, tiny_regressor
 
 
@@ -32,20 +31,20 @@ def test_both_ways_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     predict = regressor.predict
 
     def watched(smiles: list[str]) -> object:
-        seen.append(regressor_module.WORTH_MERGING)
+        seen.append(adapters.WORTH_MERGING)
         return predict(smiles)
 
     monkeypatch.setattr(regressor, "predict", watched)
     row = compare(regressor, SMILES, repeats=2)
     assert seen == [0, sys.maxsize] * 3
-    assert regressor_module.WORTH_MERGING == WORTH_MERGING
+    assert adapters.WORTH_MERGING == 64
     assert (len(row.merged), len(row.layers), row.n) == (2, 2, len(SMILES))
 
 
 def test_ways_that_differ_are_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     regressor = tiny_regressor(tiny_checkpoint(tmp_path), "lora")
     monkeypatch.setattr(
-        regressor, "predict", lambda s: np.full(len(s), float(regressor_module.WORTH_MERGING > 0))
+        regressor, "predict", lambda s: np.full(len(s), float(adapters.WORTH_MERGING > 0))
     )
     with pytest.raises(SystemExit, match="differ by"):
         compare(regressor, SMILES, repeats=1)

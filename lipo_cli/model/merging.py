@@ -15,20 +15,21 @@ from torch import Tensor, nn
 
 
 @dataclass
-class _Merge:
-    """A model whose adapters are in its weights, and who reads it."""
+class _Readers:
+    """Who reads a model, and whether its adapters are in its weights meanwhile."""
 
     layers: list[Any]
     own: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
-    readers: int = 0
+    merged: bool = False
+    count: int = 0
 
-    def do(self) -> None:
+    def merge(self) -> None:
         """Puts every layer's adapter into a copy of its weights."""
         of_layer = [list(layer.get_base_layer().parameters()) for layer in self.layers]
         every = [parameter for some in of_layer for parameter in some]
         if len({id(parameter) for parameter in every}) < len(every):
-            self.layers = []  # weights that two layers share have no place for two adapters
-            return
+            return  # weights that two layers share have no place for two adapters
+        self.merged = True
         for layer, some in zip(self.layers, of_layer, strict=True):
             for parameter in some:
                 self.own.append((parameter, parameter.data))
@@ -36,52 +37,57 @@ class _Merge:
             layer.merge()
 
     def undo(self) -> None:
-        """Puts the weights themselves back."""
+        """Puts the weights themselves back, if a merge has replaced them."""
         for parameter, data in self.own:
             parameter.data = data
-        for layer in self.layers:
+        for layer in self.layers if self.merged else ():
             layer.merged_adapters.clear()
 
 
 WORTH_MERGING = 64
 """Sequences from which on it pays: merging takes as long as some ten of them."""
 
-_merges: WeakKeyDictionary[nn.Module, _Merge] = WeakKeyDictionary()
+_readers: WeakKeyDictionary[nn.Module, _Readers] = WeakKeyDictionary()
 _lock = threading.Lock()
 
 
 @contextmanager
-def merged(model: nn.Module) -> Iterator[None]:
-    """Adds LoRA's products to the weights, or multiplies them by IA3's factors, and undoes it.
+def reading(model: nn.Module, n_sequences: int) -> Iterator[None]:
+    """Lets a model be read, with its adapters in its weights where that pays and nobody is harmed.
 
-    PEFT's own way back subtracts or divides, which leaves other bits than before; here the weights
-    themselves are put back, so that training goes on as if nothing had been. Several threads may
-    read a model at once (a server does): the first merges, the last one undoes it.
+    LoRA's products are added to the weights, IA3's factors multiplied in. PEFT's own way back
+    subtracts or divides, which leaves other bits than before; here the weights themselves are put
+    back, so that training goes on as if nothing had been. Several threads may read a model at once
+    (a server does), few sequences and many: the first one that many sequences pay for merges, and
+    the last of all undoes it. Weights that somebody reads are never changed: beside a reader who
+    came before, one with many sequences takes the adapter's layers, too.
 
     Args:
         model: Any network; one without PEFT's wrapper is left as it is, and so is one whose
             adapters share weights.
+        n_sequences: How many will be read.
     """
     if not isinstance(model, PeftModel):
         yield
         return
     with _lock:
-        merge = _merges.get(model)
-        if merge is None:
+        readers = _readers.get(model)
+        if readers is None:
             layers = [each for each in model.modules() if isinstance(each, BaseTunerLayer)]
-            merge = _Merge(layers)
-            try:
-                merge.do()
-            except BaseException:
-                merge.undo()
-                raise
-            _merges[model] = merge
-        merge.readers += 1
+            readers = _Readers(layers)
+            if n_sequences >= WORTH_MERGING:
+                try:
+                    readers.merge()
+                except BaseException:
+                    readers.undo()
+                    raise
+            _readers[model] = readers
+        readers.count += 1
     try:
         yield
     finally:
         with _lock:
-            merge.readers -= 1
-            if merge.readers == 0:
-                merge.undo()
-                del _merges[model]
+            readers.count -= 1
+            if readers.count == 0:
+                readers.undo()
+                del _readers[model]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
 
-from lipo_cli.model.precision import threads_of
-
 A = TypeVar("A")
 B = TypeVar("B")
+
+MOST_AT_ONCE = 16
+"""Passes beside one another: each needs memory of its own. More threads are shared among them."""
+
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+_lock = threading.Lock()
 
 
 def mapped(
@@ -21,24 +26,51 @@ def mapped(
 
     A pass of some 32 molecules is little work for several threads to share: two took 0.68 times as
     long as one, and two passes beside one another take 0.85 times as long as that. They share
-    nothing but the weights, which they read, and a pass has the arithmetic of one thread.
+    nothing but the weights, which they read.
 
     Args:
         function: What computes an item, without side effects. What torch keeps per thread
             (autocast, inference mode) it sets itself.
         items: What to compute.
-        device: Where; only a CPU with more than one thread computes several at once.
+        device: Where. Only a CPU computes several at once, and only where there is an item for
+            each of them: fewer go one after another, each with all threads.
     """
-    threads = min(torch.get_num_threads(), len(items)) if device.type == "cpu" else 1
-    if threads <= 1:
+    threads = torch.get_num_threads()
+    workers = min(threads, MOST_AT_ONCE)
+    if device.type != "cpu" or workers < 2 or len(items) < workers:
         for item in items:
             yield item, function(item)
         return
-    # A new thread begins with as many threads of torch as were last set: one.
-    with threads_of(torch.get_num_threads()), ThreadPoolExecutor(threads) as pool:
-        waiting = [pool.submit(function, item) for item in items]
+    pool = _pool(workers, threads // workers)
+    waiting = [pool.submit(function, item) for item in items]
+    try:
+        for item, future in zip(items, waiting, strict=True):
+            yield item, future.result()
+    finally:
+        for future in waiting:
+            future.cancel()
+        wait(waiting)  # nobody reads the weights any more when this returns
+
+
+def _pool(workers: int, threads: int) -> ThreadPoolExecutor:
+    """Returns the pool of so many workers, each with so many threads of torch; it is kept.
+
+    What `torch.set_num_threads` says in one thread is the default of all that begin later. All
+    workers therefore begin here, and the default is put back before anybody else begins.
+    """
+    with _lock:
+        if (found := _pools.get((workers, threads))) is not None:
+            return found
+        before = torch.get_num_threads()
+        pool = ThreadPoolExecutor(workers, "passes", initializer=_begin, initargs=(threads,))
+        begun = threading.Barrier(workers)
         try:
-            for item, future in zip(items, waiting, strict=True):
-                yield item, future.result()
+            list(pool.map(lambda _: begun.wait(), range(workers)))
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            torch.set_num_threads(before)
+        return _pools.setdefault((workers, threads), pool)
+
+
+def _begin(threads: int) -> None:
+    torch.get_num_threads()  # the first question takes the default, over what was set before it
+    torch.set_num_threads(threads)

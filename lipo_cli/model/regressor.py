@@ -6,7 +6,6 @@ It predicts raw label units from SMILES, and is saved as a folder (`saving`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,16 +22,17 @@ from lipo_cli.model.base import resolve_base
 from lipo_cli.model.batches import batches_in_order, collate, predicted_at_once
 from lipo_cli.model.enumeration import enumerated, view_weights
 from lipo_cli.model.folder import FORMAT, first_misfit
-from lipo_cli.model.merging import WORTH_MERGING, merged
+from lipo_cli.model.merging import reading
 from lipo_cli.model.network import Network, load_network, tokenizer_of
 from lipo_cli.model.parallel import mapped
-from lipo_cli.model.precision import autocast, pick_device
+from lipo_cli.model.precision import autocast, out_of_memory_as_one_line, pick_device
 from lipo_cli.model.saving import load_regressor, save_regressor
 from lipo_cli.model.tokenizer import Encoded, encode
 from lipo_cli.progress import Progress, SilentProgress
 from lipo_cli.settings import Peft, TrainingSettings
 
 _SILENT = SilentProgress()
+_LESS_MEMORY = "fewer passes at once take less: OMP_NUM_THREADS=1"
 
 
 class Regressor:
@@ -154,6 +154,9 @@ class Regressor:
             smiles: The molecules.
             batch_size: SMILES per pass; None: what suits the device.
             views: SMILES of each molecule that are averaged; None: as the settings say (`tta`).
+
+        Raises:
+            TrainingError: memory ran out.
         """
         return self.average(self.predict_views(smiles, batch_size=batch_size, views=views))
 
@@ -236,7 +239,7 @@ class Regressor:
                     ).logits
             return values.float().cpu().numpy().astype(np.float64)
 
-        with merged(self.model) if len(ids) >= WORTH_MERGING else nullcontext():
+        with out_of_memory_as_one_line("predicting", _LESS_MEMORY), reading(self.model, len(ids)):
             for positions, values in mapped(computed, batches, self.device):
                 rows.append(values)
                 order.append(positions)

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from lipo_cli.errors import TrainingError
+from lipo_cli.model import merging
 from lipo_cli.model import regressor as regressor_module
 from lipo_cli.model.batches import collate
-from lipo_cli.model.merging import merged
+from lipo_cli.model.merging import reading
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import PEFT_METHODS, Peft
 from tests.fixtures.models import LABELS, SMILES, disturb, tiny_regressor
@@ -19,7 +21,7 @@ from tests.fixtures.models import LABELS, SMILES, disturb, tiny_regressor
 
 @pytest.fixture(autouse=True)
 def _few_molecules_are_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regressor_module, "WORTH_MERGING", 2)
+    monkeypatch.setattr(merging, "WORTH_MERGING", 2)
 
 
 def bits(regressor: Regressor) -> dict[str, bytes]:
@@ -52,7 +54,7 @@ def test_the_adapter_really_is_in_the_weights(tiny: Path, peft: Peft) -> None:
     disturb(regressor)
     key = regressor.network.molformer.encoder.layer[0].attention.self.key
     own = key.base_layer.weight.detach().clone()
-    with merged(regressor.model):
+    with reading(regressor.model, 2):
         assert key.merged
         assert (key.base_layer.weight - own).abs().max() > 1e-3
     assert not key.merged
@@ -92,7 +94,7 @@ def test_several_threads_read_one_model(tiny: Path, peft: Peft) -> None:
             np.testing.assert_allclose(each, predicted, atol=1e-6)
     assert bits(regressor) == before
     # The one that came first may leave first.
-    one, other = merged(regressor.model), merged(regressor.model)
+    one, other = reading(regressor.model, 2), reading(regressor.model, 2)
     one.__enter__()
     other.__enter__()
     one.__exit__(None, None, None)
@@ -101,15 +103,47 @@ def test_several_threads_read_one_model(tiny: Path, peft: Peft) -> None:
     assert bits(regressor) == before
 
 
+@pytest.mark.parametrize("peft", ["lora", "ia3"])
+def test_few_sequences_beside_many_are_predicted_right(
+    tiny: Path, peft: Peft, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has begun without a merge reads on while others come that a merge would pay for."""
+    monkeypatch.setattr(merging, "WORTH_MERGING", len(SMILES))
+    regressor = tiny_regressor(tiny, peft)
+    disturb(regressor)
+    regressor.model.eval()
+    before, predicted = bits(regressor), regressor.predict(SMILES)
+    key = regressor.network.molformer.encoder.layer[0].attention.self.key
+    few = reading(regressor.model, 1)
+    few.__enter__()
+    with reading(regressor.model, len(SMILES)):
+        assert not key.merged
+    few.__exit__(None, None, None)
+    many = reading(regressor.model, len(SMILES))
+    many.__enter__()
+    with reading(regressor.model, 1):  # what the weights hold already is not added again
+        assert key.merged
+        np.testing.assert_allclose(regressor.predict(SMILES[:1]), predicted[:1], atol=2e-5)
+    many.__exit__(None, None, None)
+
+    def alternately(i: int) -> bool:
+        some = SMILES if i % 2 else SMILES[:1]
+        return np.allclose(regressor.predict(some), predicted[: len(some)], atol=2e-5)
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(alternately, range(300)))
+    assert bits(regressor) == before
+
+
 def test_a_few_sequences_are_not_worth_a_merge(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     regressor = tiny_regressor(tiny, "lora")
     key = regressor.network.molformer.encoder.layer[0].attention.self.key
     asked: list[int] = []
     monkeypatch.setattr(key, "merge", lambda: asked.append(1))
-    monkeypatch.setattr(regressor_module, "WORTH_MERGING", len(SMILES) + 1)
+    monkeypatch.setattr(merging, "WORTH_MERGING", len(SMILES) + 1)
     regressor.predict(SMILES)
     assert not asked
-    monkeypatch.setattr(regressor_module, "WORTH_MERGING", len(SMILES))
+    monkeypatch.setattr(merging, "WORTH_MERGING", len(SMILES))
     regressor.predict(SMILES)
     assert asked
 
@@ -120,7 +154,7 @@ def test_adapters_that_share_weights_are_not_merged(tiny: Path) -> None:
     attention = regressor.network.molformer.encoder.layer[0].attention.self
     attention.key.base_layer.weight = attention.query.base_layer.weight
     before = bits(regressor)
-    with merged(regressor.model):
+    with reading(regressor.model, 2):
         assert not attention.key.merged
         assert not attention.query.merged
     np.testing.assert_allclose(
@@ -143,7 +177,7 @@ def test_a_merge_that_fails_half_way_leaves_the_weights_as_they_were(
 
     with monkeypatch.context() as patch:
         patch.setattr(last, "merge", broken)
-        with pytest.raises(MemoryError):
+        with pytest.raises(TrainingError, match="memory ran out"):
             regressor.predict(SMILES)
     assert bits(regressor) == before
     np.testing.assert_allclose(

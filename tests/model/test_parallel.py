@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from lipo_cli.errors import TrainingError
+from lipo_cli.model import parallel
 from lipo_cli.model.parallel import mapped
 from lipo_cli.settings import PEFT_METHODS, Peft
 from tests.fixtures.models import SMILES, disturb, tiny_regressor
@@ -69,6 +72,55 @@ def test_an_error_is_the_callers_and_what_waits_is_left() -> None:
     assert torch.get_num_threads() == 4
 
 
+@pytest.mark.usefixtures("threads")
+def test_fewer_passes_than_threads_go_one_after_another_with_all_of_them() -> None:
+    here = threading.get_ident()
+    found = mapped(lambda _: (threading.get_ident(), torch.get_num_threads()), range(3), CPU)
+    assert [each for _, each in found] == [(here, 4)] * 3
+
+
+def test_more_threads_than_passes_at_once_are_shared(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "MOST_AT_ONCE", threads // 2)
+    found = mapped(lambda _: (threading.get_ident(), torch.get_num_threads()), range(50), CPU)
+    each = [result for _, result in found]
+    assert {n for _, n in each} == {2}
+    assert len({who for who, _ in each}) <= 2
+
+
+def test_who_begins_meanwhile_has_all_threads(threads: int) -> None:
+    """As a server's threads do: what one predicts takes nothing from those that begin later."""
+    begun, over = threading.Event(), threading.Event()
+
+    def computed(_: int) -> int:
+        begun.set()
+        assert over.wait(60)
+        return torch.get_num_threads()
+
+    def predicts() -> list[int]:
+        return [found for _, found in mapped(computed, range(2 * threads), CPU)]
+
+    with ThreadPoolExecutor(2) as server:
+        first, second = server.submit(predicts), server.submit(predicts)
+        assert begun.wait(60)
+        with ThreadPoolExecutor(1) as late:
+            assert late.submit(torch.get_num_threads).result() == threads
+        over.set()
+        assert first.result() == second.result() == [1] * 2 * threads
+
+
+def test_memory_that_runs_out_is_one_line(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    regressor = tiny_regressor(tiny, "full")
+
+    def too_much(**_: object) -> object:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 TB")
+
+    monkeypatch.setattr(regressor.model, "forward", too_much)
+    with pytest.raises(TrainingError, match="predicting: memory ran out"):
+        regressor.predict(SMILES)
+
+
 def test_one_thread_computes_in_the_callers_own() -> None:
     assert torch.get_num_threads() == 1  # conftest
     here = threading.get_ident()
@@ -84,7 +136,7 @@ def test_predictions_are_those_of_one_thread(
 ) -> None:
     regressor = tiny_regressor(tiny, peft)
     disturb(regressor)
-    many = [*SMILES, *(s + "C" * k for s in SMILES for k in range(1, 12))]
+    many = [*SMILES, *("C" * k + s for s in SMILES for k in range(1, 12))]  # five passes
     regressor.model.train(training)
     found, embedded = regressor.predict(many), regressor.embed(many)
     assert regressor.model.training is training
