@@ -25,7 +25,6 @@ from lipo_cli.comparison.statistics import verdicts_of
 from lipo_cli.comparison.summary import pick_champion, selection_overlaps, summarise
 from lipo_cli.comparison.tuning_methods import Tunings, tune_methods
 from lipo_cli.comparison.view import View
-from lipo_cli.errors import TrainingError, ValuationError
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import PEFT_METHODS, CompareSettings, Peft, ScoringMethod, TrainingSettings
 from lipo_cli.valuation.ekfac import check_ekfac
@@ -75,7 +74,7 @@ def compare(
         ValuationError: the pool of the first split cannot be scored.
         SettingsError: EK-FAC is asked for and its library is not installed.
         TrainingError: its reference model diverged, so that nothing can be scored. On a later split
-            either is a failure of that split's cells.
+            any error is a failure of that split's cells.
     """
     work = _Work(settings, ledger, view, tune_storage, pace, workers)
     parts = (prepared, *other_splits)
@@ -90,7 +89,7 @@ def compare(
         shown = _Shown(view, earlier, (len(parts) - 1 - i) * plan.n_expected(n_pool))
         try:
             splits.append(_on_one_split(plan, n_pool, part, work, shown))
-        except (TrainingError, ValuationError) as error:
+        except Exception as error:
             if not splits:
                 raise
             # Hours of earlier splits are not to be lost with this one.
@@ -99,7 +98,7 @@ def compare(
         results += splits[-1].results
     verdicts = verdicts_of(results)
     summary = summarise(results, verdicts)
-    best = pick_champion(results, summary, pool_is_sound=pool_is_sound) if offers_champion else None
+    best = pick_champion(results, pool_is_sound=pool_is_sound) if offers_champion else None
     first = splits[0]
     return Comparison(
         prepared=prepared,

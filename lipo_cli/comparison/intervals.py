@@ -17,6 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
+from scipy.special import ndtr
+from scipy.stats import chi2
 from scipy.stats import t as student_t
 
 Floats = NDArray[np.float64]
@@ -121,11 +123,37 @@ def p_value(delta: float, components: Sequence[Component]) -> float:
 def detectable(
     components: Sequence[Component], level: float = LEVEL, power: float = POWER
 ) -> float:
-    """Returns the smallest difference that a test at 1 - level would have seen with this power.
+    """Returns the smallest difference that a test at 1 - level would see with this power.
 
-    The half-width of the test plus the one-sided half-width of the power, as for a t test.
+    Were the variances what they were estimated to be, the estimate of a difference d would be
+    normal about d and the estimated variances independent of it, scaled chi squares (for one
+    component: the noncentral t). The power is the mean over a grid of equally probable chi squares.
     """
-    return half_width(components, level) + half_width(components, 2 * power - 1)
+    known = [c for c in components if c.variance > 0]
+    if not known:
+        return 0.0
+    if any(math.isinf(c.variance) for c in known):
+        return math.inf
+    shares = (np.arange(_GRID) + 0.5) / _GRID
+    quantile = 1 - (1 - level) / 2
+    squares = np.zeros(1)
+    for c in known:
+        estimated = c.variance * chi2.ppf(shares, c.df) / c.df
+        squares = np.add.outer(squares, float(student_t.ppf(quantile, c.df)) ** 2 * estimated)
+    needed = np.sqrt(squares).ravel()
+    spread = math.sqrt(sum(c.variance for c in known))
+
+    def lacking(difference: float) -> float:
+        seen = ndtr((difference - needed) / spread) + ndtr((-difference - needed) / spread)
+        return float(seen.mean()) - power
+
+    most = half_width(known, level)
+    while lacking(most) < 0:
+        most *= 2
+    return float(brentq(lacking, 0, most))
+
+
+_GRID = 100
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

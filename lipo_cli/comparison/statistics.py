@@ -6,8 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.intervals import (
     LEVEL,
@@ -24,6 +22,7 @@ from lipo_cli.comparison.variation import (
     Runs,
     Unit,
     arms_of,
+    mean_by_split,
     test_to_train,
     within_split,
 )
@@ -53,9 +52,9 @@ class Verdict:
             difference from the noise of retraining.
         high: Upper end.
         p: Two-sided, of no difference.
-        p_holm: The same, corrected over all verdicts of the comparison (Holm 1979).
+        p_holm: The same, corrected over all questions of the comparison (Holm 1979).
         detectable: The smallest difference that the run would have called significant after the
-            correction with a power of at least 80 %.
+            correction with a power of 80 %, were the noise what it was estimated to be.
     """
 
     selection: str
@@ -115,7 +114,9 @@ def verdicts_of(cells: Sequence[CellResult]) -> list[Verdict]:
     A selection is judged against `none`, `all`, the random choice of its size, and a top against
     the bottom of its ranking (equal sizes: the test of the ranking itself); the control `all`
     against `none`; and with several pretrained models, every selection against itself with the
-    first. A pair whose sides trained on the same rows says nothing and is left out.
+    first. A pair whose sides trained on the same rows says nothing and is left out. Where a
+    selection keeps nothing, or everything, it stands for `none`, or `all`: its verdicts are given,
+    and count as the one question that they are.
     """
     arms = arms_of(cells)
     # A selection is named as the user wrote it, `tsds` or `tsds:optimal`: its form finds it.
@@ -126,19 +127,35 @@ def verdicts_of(cells: Sequence[CellResult]) -> list[Verdict]:
         for name, controls in _opponents(arm, arms, rules)
         if (judged := compared(arm, name, controls, arms)) is not None
     ]
-    tested = [verdict.p for verdict, _ in found if verdict.p is not None]
-    corrected = iter(holm(tested))
+    # One question may be asked under several names; it is tested once.
+    tested = {each.pair: each.verdict.p for each in found if each.verdict.p is not None}
+    corrected = dict(zip(tested, holm([*tested.values()]), strict=True))
     return [
-        verdict
-        if verdict.p is None
+        each.verdict
+        if each.verdict.p is None
         else replace(
-            verdict,
-            p_holm=next(corrected),
+            each.verdict,
+            p_holm=corrected[each.pair],
             # At the first step of Holm's: what exceeds it is then significant, whatever the rest.
-            detectable=detectable(components, 1 - ALPHA / len(tested)),
+            detectable=detectable(each.components, 1 - ALPHA / len(tested)),
         )
-        for verdict, components in found
+        for each in found
     ]
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A verdict, not yet corrected.
+
+    Attributes:
+        verdict: The verdict.
+        components: Its sources of uncertainty; none where there is no test.
+        pair: Method and both sides, whichever way round: the question that is asked.
+    """
+
+    verdict: Verdict
+    components: list[Component]
+    pair: tuple[Peft, frozenset[_Side]]
 
 
 def equal_random(arm: Arm, arms: Mapping[Arm, Runs]) -> dict[Unit, CellResult]:
@@ -182,9 +199,7 @@ def _opponents(
         yield labelled(same[0], baseline), arms[same]
 
 
-def compared(
-    arm: Arm, against: str, controls: Runs, arms: Mapping[Arm, Runs]
-) -> tuple[Verdict, list[Component]] | None:
+def compared(arm: Arm, against: str, controls: Runs, arms: Mapping[Arm, Runs]) -> _Judged | None:
     """Compares an arm with a control on the splits and seeds that both finished.
 
     Args:
@@ -195,40 +210,50 @@ def compared(
             retraining with another seed moves a test RMSE.
 
     Returns:
-        The verdict, not yet corrected, and its sources of uncertainty, none where there is no test;
-        None where the two share no unit, or trained on the same rows throughout.
+        The verdict, not yet corrected; None where the two share no unit, or trained on the same
+        rows throughout.
     """
     runs = arms[arm]
     shared = [unit for unit in runs if unit in controls]
-    if not shared or all(_same_rows(runs[unit], controls[unit]) for unit in shared):
+    sides = {_side(each, shared, arms) for each in (runs, controls)}
+    if not shared or len(sides) == 1:
         return None
-    splits = list(dict.fromkeys(split for split, _ in shared))
-    by_split = [
-        float(np.mean([_delta(runs[u], controls[u]) for u in shared if u[0] == split]))
-        for split in splits
-    ]
-    delta = float(np.mean(by_split))
-    verdict = Verdict(*arm, against, len(shared), len(splits), delta)
+    delta, by_split = mean_by_split([(unit, _difference(runs, controls, unit)) for unit in shared])
+    verdict = Verdict(*arm, against, len(shared), len(by_split), delta)
     components = (
         [between_splits(by_split, test_to_train(runs[shared[0]]))]
-        if len(splits) > 1
+        if len(by_split) > 1
         else within_split(runs, controls, shared, arms)
     )
+    pair = (arm[1], frozenset(sides))
     if not components:
-        return verdict, []
+        return _Judged(verdict, [], pair)
     half = half_width(components)
     p = p_value(delta, components)
-    return replace(verdict, low=delta - half, high=delta + half, p=p), components
+    tested = replace(verdict, low=delta - half, high=delta + half, p=p)
+    return _Judged(tested, components, pair)
 
 
-def _delta(cell: CellResult, control: CellResult) -> float:
-    assert cell.test_rmse is not None
-    assert control.test_rmse is not None
-    return cell.test_rmse - control.test_rmse
+def _difference(runs: Runs, controls: Runs, unit: Unit) -> float:
+    own, theirs = runs[unit].test_rmse, controls[unit].test_rmse
+    assert own is not None
+    assert theirs is not None
+    return own - theirs
 
 
-def _same_rows(cell: CellResult, control: CellResult) -> bool:
-    """Says whether both sides trained on the same rows: nothing chosen, or the whole pool."""
-    if cell.model != control.model or cell.n_selected != control.n_selected:
-        return False
-    return cell.n_selected == 0 or control.selection == "all"
+_Side = tuple[tuple[Unit, str | None, str], ...]
+
+
+def _side(runs: Runs, units: Sequence[Unit], arms: Mapping[Arm, Runs]) -> _Side:
+    """Names the rows that one side of a pair trained on, and with which model.
+
+    What chose nothing is `none` by another name, and what chose the whole pool is `all`.
+    """
+
+    def rows(unit: Unit, cell: CellResult) -> str:
+        if cell.n_selected == 0:
+            return "none"
+        whole = arms.get(("all", cell.peft, cell.model), {}).get(unit)
+        return "all" if whole and whole.n_selected == cell.n_selected else cell.selection
+
+    return tuple((unit, runs[unit].model, rows(unit, runs[unit])) for unit in units)

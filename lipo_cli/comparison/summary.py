@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.plan import labelled
 from lipo_cli.comparison.statistics import Verdict, equal_random, verdicts_of
-from lipo_cli.comparison.variation import Arm, Unit, arms_of, mean_interval
+from lipo_cli.comparison.variation import Arm, Unit, arms_of, mean_by_split, mean_interval
 from lipo_cli.settings import Peft
 from lipo_cli.valuation.agreement import jaccard
 
@@ -109,7 +109,7 @@ def _row(
     done = [cell for cell in group if cell.status == "finished"]
     first = group[0]
     known = done[0] if done else first
-    tests = [cell.test_rmse for cell in done if cell.test_rmse is not None]
+    tests = [((c.split, c.seed), c.test_rmse) for c in done if c.test_rmse is not None]
     none: _Interval = (None, None)
     low, high = intervals.get((*key, CONTROL), none)
     model_low, model_high = intervals.get((*key, labelled(selection, baseline)), none)
@@ -127,8 +127,8 @@ def _row(
         trainable_parameters=known.trainable_parameters,
         seconds=_mean(cell.seconds for cell in done),
         val_rmse=_mean(cell.val_rmse for cell in done),
-        test_rmse=_mean(tests),
-        test_rmse_sd=float(np.std(tests, ddof=1)) if len(tests) > 1 else None,
+        test_rmse=mean_by_split(tests)[0] if tests else None,
+        test_rmse_sd=float(np.std([t for _, t in tests], ddof=1)) if len(tests) > 1 else None,
         test_low=test_low,
         test_high=test_high,
         delta_none=None
@@ -147,14 +147,15 @@ def _row(
 
 
 def _difference(done: list[CellResult], controls: list[CellResult]) -> float | None:
-    """Returns the mean difference of test RMSE over the splits and seeds that both finished."""
+    """Returns the mean difference of test RMSE over what both finished, split by split."""
     by_unit = {(c.split, c.seed): c.test_rmse for c in controls if c.test_rmse is not None}
-    return _mean(
-        cell.test_rmse - other
+    found = [
+        ((cell.split, cell.seed), cell.test_rmse - other)
         for cell in done
         if cell.test_rmse is not None
         and (other := by_unit.get((cell.split, cell.seed))) is not None
-    )
+    ]
+    return mean_by_split(found)[0] if found else None
 
 
 def _mean(values: Iterable[float | None]) -> float | None:
@@ -181,55 +182,30 @@ def selection_overlaps(chosen: dict[str, np.ndarray]) -> list[Overlap]:
     ]
 
 
-def _on_shared_seeds(
-    cells: Sequence[CellResult], rows: Sequence[SummaryRow]
-) -> Callable[[SummaryRow], float]:
-    """Returns what ranks rows: mean validation RMSE over the splits and seeds that all finished.
-
-    Seeds differ by more than selections do: a row whose worst seed failed must not win by it.
-    """
-    found: dict[Arm, dict[Unit, float]] = {}
-    for cell in cells:
-        if cell.status == "finished" and cell.val_rmse is not None:
-            units = found.setdefault((cell.selection, cell.peft, cell.model), {})
-            units[cell.split, cell.seed] = cell.val_rmse
-    shared = set.intersection(*(set(found[row.selection, row.peft, row.model]) for row in rows))
-
-    def rank(row: SummaryRow) -> float:
-        by_unit = found[row.selection, row.peft, row.model]
-        return float(np.mean([by_unit[unit] for unit in shared or by_unit]))
-
-    return rank
-
-
-def pick_champion(
-    cells: Sequence[CellResult], summary: Sequence[SummaryRow], *, pool_is_sound: bool = True
-) -> CellResult | None:
+def pick_champion(cells: Sequence[CellResult], *, pool_is_sound: bool = True) -> CellResult | None:
     """Picks the champion on validation alone: the best mean over seeds, then its best seed.
 
-    Of several splits it is a cell of the first: validation RMSEs compare within one split only.
+    Of several splits the first alone has a say: validation RMSEs compare within one split only.
+    There, the means are over the seeds that every row finished: seeds differ by more than
+    selections do, and a row whose worst seed failed must not win by it.
 
     Args:
-        cells: The cells.
-        summary: Their summary.
+        cells: The cells, those of the first split first.
         pool_is_sound: False when the audit of the secondary set failed: its labels may be computed
             from validation labels, so that no cell trained on any of it may win.
     """
-    rows = [
-        row for row in summary if row.val_rmse is not None and (pool_is_sound or not row.n_selected)
-    ]
-    if not rows:
+    found: dict[Arm, dict[int, tuple[float, CellResult]]] = {}
+    for cell in cells:
+        may_win = cell.split == cells[0].split and (pool_is_sound or not cell.n_selected)
+        if may_win and cell.status == "finished" and cell.val_rmse is not None:
+            by_seed = found.setdefault((cell.selection, cell.peft, cell.model), {})
+            by_seed[cell.seed] = cell.val_rmse, cell
+    if not found:
         return None
-    rank = _on_shared_seeds(cells, rows)
-    for row in sorted(rows, key=rank):
-        group = [
-            cell
-            for cell in cells
-            if (cell.selection, cell.peft, cell.model) == (row.selection, row.peft, row.model)
-            and cell.split == cells[0].split
-            and cell.status == "finished"
-            and cell.val_rmse is not None
-        ]
-        if group:
-            return min(group, key=lambda c: c.val_rmse if c.val_rmse is not None else np.inf)
-    return None
+    shared = set.intersection(*(set(by_seed) for by_seed in found.values()))
+
+    def rank(by_seed: dict[int, tuple[float, CellResult]]) -> float:
+        return float(np.mean([by_seed[seed][0] for seed in shared or by_seed]))
+
+    best = min(found.values(), key=rank)
+    return min(best.values(), key=lambda pair: pair[0])[1]

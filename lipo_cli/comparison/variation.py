@@ -37,6 +37,22 @@ def arms_of(cells: Sequence[CellResult]) -> dict[Arm, dict[Unit, CellResult]]:
     return arms
 
 
+def mean_by_split(values: Sequence[tuple[Unit, float]]) -> tuple[float, list[float]]:
+    """Returns the mean over splits of the means over their seeds, and those means.
+
+    A split of which a seed failed counts as much as the others: it is their mean that an interval
+    between splits is of.
+
+    Args:
+        values: A value for each split and seed; at least one.
+    """
+    by_split: dict[int | None, list[float]] = {}
+    for (split, _), value in values:
+        by_split.setdefault(split, []).append(value)
+    means = [float(np.mean(each)) for each in by_split.values()]
+    return float(np.mean(means)), means
+
+
 def mean_interval(arm: Arm, arms: Mapping[Arm, Runs]) -> tuple[float, float] | None:
     """Returns the 95 % interval of an arm's mean test RMSE, over seeds and test molecules.
 
@@ -54,13 +70,10 @@ def mean_interval(arm: Arm, arms: Mapping[Arm, Runs]) -> tuple[float, float] | N
     units = [*arms[arm]]
     if len(cells) < 2:
         return None
-    splits = list(dict.fromkeys(split for split, _ in units))
-    if len(splits) > 1:
-        means = [float(np.mean(_rmses([c for c in cells if c.split == split]))) for split in splits]
-        centre = float(np.mean(means))
+    centre, means = mean_by_split([(unit, _rmse(cell)) for unit, cell in arms[arm].items()])
+    if len(means) > 1:
         components = [between_splits(means, test_to_train(cells[0]))]
     else:
-        centre = float(np.mean(_rmses(cells)))
         whole = [
             [runs[unit].test_rmse for unit in units]
             for runs in _distinct(arms, arm[1], {arm[2]}, units)
@@ -113,8 +126,9 @@ def test_to_train(cell: CellResult) -> float:
     return int((cell.predictions["part"] == "test").sum()) / n_train
 
 
-def _rmses(cells: Sequence[CellResult]) -> list[float]:
-    return [cell.test_rmse for cell in cells if cell.test_rmse is not None]
+def _rmse(cell: CellResult) -> float:
+    assert cell.test_rmse is not None
+    return cell.test_rmse
 
 
 def _distinct(
@@ -122,11 +136,14 @@ def _distinct(
 ) -> list[Runs]:
     """Returns the arms of a method and of some models, one of those that came out the same.
 
-    A selection that keeps nothing is `none` over again, and tells nothing more about the noise.
+    A selection that keeps nothing is `none` over again, and tells nothing more about the noise. Of
+    two such arms the one counts of which more cells have finished.
     """
     found: list[Runs] = []
-    for key, runs in arms.items():
-        if key[1] != peft or key[2] not in models or not any(unit in runs for unit in units):
+    having = {key: sum(unit in runs for unit in units) for key, runs in arms.items()}
+    for key in sorted(arms, key=having.__getitem__, reverse=True):
+        runs = arms[key]
+        if key[1] != peft or key[2] not in models or not having[key]:
             continue
         if not any(_came_out_the_same(runs, other, units) for other in found):
             found.append(runs)

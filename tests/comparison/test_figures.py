@@ -29,7 +29,7 @@ def cell(selection: str, n_selected: int, val_rmse: float) -> CellResult:
 
 def comparison(cells: list[CellResult], *, pool_is_sound: bool) -> Comparison:
     summary = summarise(cells)
-    best = pick_champion(cells, summary, pool_is_sound=pool_is_sound)
+    best = pick_champion(cells, pool_is_sound=pool_is_sound)
     prepared: Any = None
     return Comparison(prepared, cells, summary, [], [], {}, best=best)
 

@@ -4,7 +4,8 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from scipy.stats import f_oneway, norm, ttest_1samp, ttest_rel
+from scipy.stats import f_oneway, nct, norm, ttest_1samp, ttest_rel
+from scipy.stats import t as student_t
 
 from lipo_cli.comparison.intervals import (
     Component,
@@ -103,6 +104,33 @@ def test_the_detectable_difference_has_the_power_it_claims():
     smallest = detectable(component)
     estimates = rng(6).normal(smallest, 0.01, 20_000)
     assert np.mean(estimates > norm.ppf(0.975) * 0.01) == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.mark.parametrize("df", [1, 2, 4, 10])
+@pytest.mark.parametrize("level", [0.95, 1 - 0.05 / 8])
+def test_the_power_of_one_component_is_the_noncentral_ts(df, level):
+    smallest = detectable([Component(0.02**2, df)], level)
+    needed = student_t.ppf(1 - (1 - level) / 2, df)
+    seen = nct.sf(needed, df, smallest / 0.02)
+    assert seen == pytest.approx(0.8, abs=0.005)
+
+
+@pytest.mark.parametrize("df", [(1, 839), (4, 839), (2, 3)])
+@pytest.mark.parametrize("variances", [(1e-4, 1e-4), (1e-6, 1e-4), (1e-4, 1e-6)])
+def test_the_power_of_two_components_is_that_of_simulated_runs(df, variances):
+    components = [Component(v, d) for v, d in zip(variances, df, strict=True)]
+    n, generator = 40_000, rng(8)
+    estimated = [c.variance * generator.chisquare(c.df, n) / c.df for c in components]
+    needed = sum(
+        student_t.ppf(0.975, c.df) ** 2 * e for c, e in zip(components, estimated, strict=True)
+    )
+    deltas = generator.normal(detectable(components), np.sqrt(sum(variances)), n)
+    assert np.mean(np.square(deltas) > needed) == pytest.approx(0.8, abs=0.01)
+
+
+def test_what_has_no_noise_is_seen_and_what_has_no_end_is_not():
+    assert detectable([Component(0.0, 3)]) == 0
+    assert detectable([Component(np.inf, 1), Component(0.1, 3)]) == np.inf
 
 
 def test_holm_is_the_closed_test_of_bonferronis():

@@ -124,7 +124,7 @@ def result_in(folder: Path, settings: CompareSettings, **changes: Any) -> Path:
             m: scored(m, pool.rows, list(pool.examples.smiles), pool.examples.labels)
             for m in methods
         },
-        "best": pick_champion(cells, summary),
+        "best": pick_champion(cells),
         "champion": {
             "model": "lipophilicity", "version": "3", "run_id": "none-lora-0", "replaced": True,
             "reason": "0.5 is better than 0.6",

@@ -128,6 +128,53 @@ def test_the_correction_is_over_all_verdicts():
     assert smallest.p_holm == pytest.approx(min(1, len(found) * smallest.p))
 
 
+def test_one_question_under_several_names_is_tested_once():
+    """What keeps nothing is `none` by another name, as its retrained cells show to the bit."""
+    alike = [
+        replace(c, selection=name) for name in ("tsds", "knn") for c in cells("none", n_selected=0)
+    ]
+    found = verdicts_of([*cells("none", "all"), *alike])
+    assert pairs(found) == [("all", "none"), ("tsds", "all"), ("knn", "all")]
+    assert {v.p_holm for v in found} == {found[0].p}
+    assert {v.detectable for v in found} == {verdicts_of(cells("none", "all"))[0].detectable}
+    assert [v.delta for v in found[1:]] == [-found[0].delta] * 2
+    # On one of two splits only they are different questions.
+    both = [
+        replace(c, split=split, n_selected=5 if split and c.selection == "tsds" else c.n_selected)
+        for split in (0, 1)
+        for c in [*cells("none", "all", split=split), *alike[:3]]
+    ]
+    found = verdicts_of(both)
+    assert pairs(found) == [("all", "none"), ("tsds", "none"), ("tsds", "all")]
+    assert min(v.p_holm for v in found) == pytest.approx(min(1, 3 * min(v.p for v in found)))
+
+
+def test_a_twin_that_lost_a_cell_takes_no_interval_away():
+    """`none` and `all` lost seed 2, the selection that keeps nothing did not."""
+    kept = [replace(c, selection="tsds") for c in cells("none", n_selected=0)]
+    lost = [c for c in cells("none", "all") if c.seed < 2]
+    arms = arms_of([*lost, *kept])
+    low, high = mean_interval(("tsds", "lora", None), arms)
+    assert low < np.mean([c.test_rmse for c in kept]) < high
+    assert len(verdicts_of([*lost, *kept])) == 2
+
+
+def test_an_interval_and_what_it_is_of_are_split_by_split():
+    """A split that lost a seed counts as much as the other."""
+    some = [
+        cell(name, seed, 0.6 + split, split=split)
+        for split in range(2)
+        for seed in range(3)
+        for name in ("none", "all")
+        if split == 0 or seed == 0
+    ]
+    row = summarise(some)[1]
+    assert row.delta_none == pytest.approx((row.delta_low + row.delta_high) / 2)
+    assert row.test_rmse == pytest.approx((row.test_low + row.test_high) / 2)
+    plain = np.mean([c.test_rmse for c in some if c.selection == "all"])
+    assert abs(row.test_rmse - plain) > 0.1
+
+
 def test_one_seed_is_no_test():
     (found,) = verdicts_of(cells("none", "all", seeds=1))
     assert (found.low, found.p, found.p_holm, found.significant) == (None, None, None, False)

@@ -79,7 +79,7 @@ def test_the_champion_is_chosen_on_validation_alone():
         cell("tsds", 0, test=0.90, val=0.65),
         cell("tsds", 1, test=0.95, val=0.61),
     ]
-    champion = pick_champion(cells, summarise(cells))
+    champion = pick_champion(cells)
     assert champion is not None
     assert champion.run_id == "tsds-lora-1"
 
@@ -91,7 +91,7 @@ def test_the_best_mean_wins_over_the_best_single_seed():
         cell("all", 0, 0.7, val=0.65),
         cell("all", 1, 0.7, val=0.66),
     ]
-    champion = pick_champion(cells, summarise(cells))
+    champion = pick_champion(cells)
     assert champion is not None
     assert champion.selection == "all"
 
@@ -101,14 +101,14 @@ def test_a_secondary_set_that_failed_its_audit_makes_no_champion():
     none = CellResult("none", "lora", 0, "control", "finished", n_selected=0, val_rmse=0.7)
     leaked = CellResult("all", "lora", 0, "control", "finished", n_selected=9, val_rmse=0.1)
     cells = [none, leaked]
-    assert pick_champion(cells, summarise(cells)) is leaked
-    assert pick_champion(cells, summarise(cells), pool_is_sound=False) is none
-    assert pick_champion([leaked], summarise([leaked]), pool_is_sound=False) is None
+    assert pick_champion(cells) is leaked
+    assert pick_champion(cells, pool_is_sound=False) is none
+    assert pick_champion([leaked], pool_is_sound=False) is None
 
 
 def test_no_champion_when_everything_failed():
     cells = [CellResult("none", "lora", 0, "control", "failed", error="diverged")]
-    assert pick_champion(cells, summarise(cells)) is None
+    assert pick_champion(cells) is None
 
 
 def test_overlap_of_selections_is_jaccards():
@@ -160,7 +160,7 @@ def test_the_control_is_of_the_same_model():
     assert rows[1].delta_none == pytest.approx(-0.1)
     assert rows[3].delta_none == pytest.approx(0.1)
     assert rows[3].delta_model == pytest.approx(-0.2)
-    champion = pick_champion(cells, rows)
+    champion = pick_champion(cells)
     assert champion is not None
     assert (champion.selection, champion.model) == ("none", "b")
 
@@ -185,6 +185,22 @@ def test_the_champion_does_not_win_by_a_seed_that_failed():
         cell("all", 0, 0.65),
         cell("all", 1, None, status="failed"),
     ]
-    champion = pick_champion(cells, summarise(cells))
+    champion = pick_champion(cells)
     assert champion is not None
     assert (champion.selection, champion.seed) == ("none", 0)
+
+
+def test_of_several_splits_the_first_alone_crowns():
+    """Random controls are named by size, and may stand on one split only."""
+    several = [
+        replace(cell(name, 0, test=0.5, val=value), split=split)
+        for split, values in (
+            (0, {"none": 0.600, "tsds": 0.580, "random:k=57": 0.605}),
+            (1, {"none": 0.700, "tsds": 0.680, "random:k=30": 0.505}),
+        )
+        for name, value in values.items()
+    ]
+    champion = pick_champion(several)
+    assert champion is not None
+    assert (champion.selection, champion.split) == ("tsds", 0)
+    assert pick_champion(several[3:]) is several[5]
