@@ -10,6 +10,7 @@ from lipo_cli.commands.console import json_ready
 from lipo_cli.commands.select_source import write_source
 from lipo_cli.comparison.figures import draw_all
 from lipo_cli.comparison.result import Comparison, cells_table
+from lipo_cli.comparison.statistics import verdicts_of
 from lipo_cli.comparison.tuning_figures import draw_tuning
 from lipo_cli.settings import CompareSettings
 from lipo_cli.valuation.table import write_values
@@ -36,6 +37,9 @@ def as_dict(result: Comparison) -> dict[str, Any]:
         "cells": [cell.as_dict() for cell in result.cells],
         "summary": [row.as_dict() for row in result.summary],
         "verdicts": [verdict.as_dict() for verdict in result.verdicts],
+        "validation_verdicts": [
+            verdict.as_dict() for verdict in verdicts_of([c.on_validation() for c in result.cells])
+        ],
         "overlaps": [vars(overlap) for overlap in result.overlaps],
         "scores": {
             method: {**scored.figures, "reason": scored.reason, "optimal": scored.sentence}

@@ -146,11 +146,15 @@ class MoleculeFile:
         self._check_unchanged()
 
     def _check_unchanged(self) -> None:
-        if _state(self.path) != self._state:
+        try:
+            unchanged = _state(self.path) == self._state
+        except OSError:  # gone, or what it lies on
+            unchanged = False
+        if not unchanged:
             raise self._changed()
 
     def _changed(self) -> DataError:
-        return DataError("the file has changed while it was read", where=self.path)
+        return DataError("the file has changed, or gone, while it was read", where=self.path)
 
     def _batches(self) -> Iterator[tuple[tuple[int, list[str]], ...]]:
         rows = read_rows(self.path)

@@ -75,6 +75,12 @@ class CellResult:
         """Names selection and model."""
         return labelled(self.selection, self.model)
 
+    def on_validation(self) -> Self:
+        """Returns the cell with its validation rows in the place of the test rows."""
+        part = self.predictions.get("part")
+        rows = self.predictions if part is None else self.predictions[part == "val"]
+        return replace(self, test_rmse=self.val_rmse, predictions=rows.assign(part="test"))
+
     def as_dict(self) -> dict[str, Any]:
         """Returns the numbers without curve and predictions, as `--json` prints them."""
         light = replace(self, history=[], predictions=pd.DataFrame())

@@ -4,8 +4,9 @@ The error of a molecule is taken to grow with the spread of its predictions (ove
 ensemble and over SMILES): sigma^2 = floor^2 + (slope * spread)^2, both fitted by maximum likelihood
 of a normal error. The interval is prediction +- factor * sigma, its factor the conformal quantile
 of |error| / sigma (Papadopoulos et al. 2008, normalised nonconformity; Lei et al. 2018). Floor and
-slope are fitted on the rows that also give the quantile, and the epoch was chosen on them: two
-numbers and one choice, so coverage is a little below the level; it is measured on test and said.
+slope are fitted on the rows that also give the quantile, and the epoch was chosen on them (with
+`--kernel` its share, with `--tune` the settings): two numbers and a few choices, so coverage is a
+little below the level; it is measured on test and said.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from lipo_cli.errors import ModelError
 Floats = NDArray[np.float64]
 LEVEL = 0.9
 _FEWEST = 20
-"""Below this, the quantile of a 90 % interval is the largest error of all."""
+"""Below this, the quantile of a 90 % interval is one of the two largest errors."""
 
 
 @dataclass(frozen=True)

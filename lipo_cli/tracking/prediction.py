@@ -18,7 +18,7 @@ SLICE = 512
 class Predictor(Protocol):
     """What a fitted regressor offers."""
 
-    def predict(self, smiles: Sequence[str], *, batch_size: int = 256) -> NDArray[np.float64]:
+    def predict(self, smiles: Sequence[str]) -> NDArray[np.float64]:
         """Returns one prediction per SMILES, in raw units and in the same order."""
 
 

@@ -289,3 +289,25 @@ def test_what_would_have_been_seen_is_seen():
         for verdict in verdicts_of(several):
             if not verdict.significant:
                 assert abs(verdict.delta) <= verdict.detectable
+
+
+def test_validation_rows_are_judged_as_test_rows_would_be():
+    """The same numbers, whichever of the two parts they stand in."""
+    several = cells("none", "all", "tsds")
+    swapped = [
+        replace(
+            c,
+            val_rmse=c.test_rmse,
+            test_rmse=9.0,
+            predictions=pd.concat(
+                [
+                    c.predictions.assign(part="val"),
+                    c.predictions.assign(predicted=0.0),
+                ]
+            ),
+        )
+        for c in several
+    ]
+    assert verdicts_of([c.on_validation() for c in swapped]) == verdicts_of(several)
+    failed = CellResult("tsds", "lora", 9, "asked", "failed")
+    assert verdicts_of([failed.on_validation()]) == []
