@@ -14,14 +14,15 @@ import argparse
 import os
 import platform
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from report import add_output_options, machine, settle_page, write_section
+from turns import take_turns
 
 from lipo_cli.chem.datasets import load_dataset
 from lipo_cli.model import merging as adapters
@@ -55,24 +56,23 @@ def compare(regressor: Regressor, smiles: Sequence[str], repeats: int) -> Compar
     Raises:
         SystemExit: they predict differently.
     """
-    taken: dict[int, list[float]] = {0: [], sys.maxsize: []}
-    found = {}
     before = adapters.WORTH_MERGING
+
+    def predict(worth: int) -> NDArray[np.float64]:
+        adapters.WORTH_MERGING = worth
+        return regressor.predict(smiles)
+
     try:
-        for _ in range(repeats + 1):
-            for worth, seconds in taken.items():
-                adapters.WORTH_MERGING = worth
-                start = time.perf_counter()
-                found[worth] = regressor.predict(smiles)
-                seconds.append(time.perf_counter() - start)
+        taken, found = take_turns(
+            {"merged": lambda: predict(0), "layers": lambda: predict(sys.maxsize)}, repeats
+        )
     finally:
         adapters.WORTH_MERGING = before
     merged, layers = found.values()
     same = _SAME_IN_BF16 if has_bf16(regressor.device) else _SAME
     if not np.allclose(merged, layers, rtol=0, atol=same):
         raise SystemExit(f"the two ways differ by {np.abs(merged - layers).max():.1e}")
-    # The first round warms up.
-    return Compared(regressor.peft, len(smiles), *(tuple(s[1:]) for s in taken.values()))
+    return Compared(regressor.peft, len(smiles), *taken.values())
 
 
 def measure(arguments: argparse.Namespace) -> list[Compared]:
