@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -108,6 +109,17 @@ def test_who_begins_meanwhile_has_all_threads(threads: int) -> None:
             assert late.submit(torch.get_num_threads).result() == threads
         over.set()
         assert first.result() == second.result() == [1] * 2 * threads
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.usefixtures("threads")
+def test_a_fork_makes_threads_of_its_own() -> None:
+    assert len([*mapped(abs, range(8), CPU)]) == 8
+    child = os.fork()
+    if child == 0:
+        os._exit(len([*mapped(abs, range(8), CPU)]))
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 8
 
 
 def test_memory_that_runs_out_is_one_line(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
