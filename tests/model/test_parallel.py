@@ -112,6 +112,7 @@ def test_who_begins_meanwhile_has_all_threads(threads: int) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork")
 @pytest.mark.usefixtures("threads")
 def test_a_fork_makes_threads_of_its_own() -> None:
     assert len([*mapped(abs, range(8), CPU)]) == 8
