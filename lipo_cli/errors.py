@@ -97,7 +97,7 @@ class Interrupted(BaseException):
     """
 
     def __init__(self, signal_number: int = 2) -> None:
-        super().__init__("interrupted (the same command goes on where it stopped)")
+        super().__init__("interrupted (what is finished is kept; the same command goes on)")
         self.signal_number = signal_number
         self.exit_code = 128 + signal_number
 

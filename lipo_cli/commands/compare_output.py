@@ -64,8 +64,9 @@ def write_result(result: Comparison, settings: CompareSettings, folder: Path) ->
     for method, scored in result.scored.items():
         inside = folder / "values" / method
         paths += write_values(inside, scored.table, scored.curve)
-        prepared = result.prepared
-        paths.append(write_source(inside, prepared.require_pool().table, method, prepared.scope()))
+        table, scope = result.prepared.require_pool().table, result.prepared.scope()
+        said = (scored.reason, scored.sentence)
+        paths.append(write_source(inside, table, method, scope, said=said))
     label = result.prepared.dataset.label_name()
     several = len(result.tunings.found) > len({key[0] for key in result.tunings.found})
     for number, tuned in enumerate(result.tunings.found.values(), start=1):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import Literal
 
+import numpy as np
+from rich.console import Console
 from rich.table import Table
 
 from lipo_cli.commands.console import emit_json, out, say, warn
@@ -18,6 +21,8 @@ from lipo_cli.comparison.result import Comparison
 from lipo_cli.comparison.summary import SummaryRow
 from lipo_cli.comparison.tuning_methods import tuned_cells, tuning_seconds
 from lipo_cli.settings import CompareSettings, TrainingSettings
+
+_ANY_WIDTH = 10_000
 
 
 def show_plan(
@@ -65,7 +70,9 @@ def show_plan(
     table = Table("selection", "role", "methods", "seeds", box=None, header_style="bold")
     for choice in plan.choices:
         seeds = ", ".join(str(seed) for seed in plan.seeds)
-        table.add_row(choice.name, choice.role, ", ".join(plan.peft), seeds)
+        table.add_row(
+            choice.name, choice.role, ", ".join(plan.peft), f"{len(plan.seeds)} ({seeds})"
+        )
     if plan.with_random and plan.needs_scores:
         table.add_row("random, as many as chosen", "control", ", ".join(plan.peft), "")
     out.print(table)
@@ -80,7 +87,8 @@ def show_plan(
 
 def show_result(result: Comparison, settings: CompareSettings) -> None:
     """Prints the summary, the verdicts, the overlaps and the champion."""
-    out.print(_summary_table(result.summary))
+    print_whole(lambda left_out: _summary_table(result.summary, left_out), _LEFT_OUT_FIRST)
+    _tell_constant(result)
     for tuned in result.tunings.found.values():
         out.print(tuned.sentence(), markup=False, soft_wrap=True)
     for cell in result.cells:
@@ -112,30 +120,76 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
         )
 
 
-def _summary_table(summary: Sequence[SummaryRow]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    table.add_column("selection", no_wrap=True)
-    table.add_column("method", no_wrap=True)
+_LEFT_OUT_FIRST = ("parameters", "seconds", "train", "chosen")
+"""Columns that a narrow terminal does without."""
+
+
+def print_whole(make: Callable[[Collection[str]], Table], droppable: Sequence[str]) -> None:
+    """Prints a table of which no number is cut: rather without some columns, rather wrapped.
+
+    Args:
+        make: Returns the table without the columns of these names.
+        droppable: Columns that a narrow terminal does without, the first one first.
+    """
+    for n in range(len(droppable) + 1):
+        table = make(droppable[:n])
+        needed = out.measure(table, options=out.options.update(max_width=_ANY_WIDTH)).maximum
+        if needed <= out.width:
+            break
+    if needed > out.width:  # a console cuts what is wider than it, a terminal wraps it
+        Console(file=out.file, width=needed, highlight=False).print(table)
+    else:
+        out.print(table)
+
+
+def _summary_table(summary: Sequence[SummaryRow], left_out: Collection[str] = ()) -> Table:
     several = any(row.model is not None for row in summary)
-    numbers = ("chosen", "train", "parameters", "seconds", "val RMSE", "test RMSE")
-    for name in (*numbers, "vs none", "vs random", *(["vs first model"] if several else [])):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in summary:
-        of_model = _difference(row.delta_model, row.delta_model_low, row.delta_model_high)
-        table.add_row(
-            row.label,
-            row.peft,
-            _whole(row.n_selected),
-            _whole(row.n_train),
-            _whole(row.trainable_parameters),
-            f"{row.seconds:.0f}" if row.seconds is not None else "",
-            f"{row.val_rmse:.4f}" if row.val_rmse is not None else "failed",
-            _spread(row),
-            _difference(row.delta_none, row.delta_low, row.delta_high),
-            f"{row.delta_random:+.4f}" if row.delta_random is not None else "",
-            *([of_model] if several else []),
+    columns: dict[str, Callable[[SummaryRow], str]] = {
+        "selection": lambda row: row.label,
+        "method": lambda row: row.peft,
+        "chosen": lambda row: _whole(row.n_selected),
+        "train": lambda row: _whole(row.n_train),
+        "parameters": lambda row: _whole(row.trainable_parameters),
+        "seconds": lambda row: f"{row.seconds:.0f}" if row.seconds is not None else "",
+        "val RMSE": lambda row: f"{row.val_rmse:.4f}" if row.val_rmse is not None else "failed",
+        "test RMSE": _spread,
+        "vs none": lambda row: _difference(row.delta_none, row.delta_low, row.delta_high),
+        "vs random": lambda row: f"{row.delta_random:+.4f}" if row.delta_random is not None else "",
+    }
+    if several:
+        columns["vs first model"] = lambda row: _difference(
+            row.delta_model, row.delta_model_low, row.delta_model_high
         )
+    shown = {name: text for name, text in columns.items() if name not in left_out}
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in shown:
+        justify: Literal["left", "right"] = "left" if name in ("selection", "method") else "right"
+        table.add_column(name, justify=justify, no_wrap=True)
+    for row in summary:
+        table.add_row(*(text(row) for text in shown.values()))
     return table
+
+
+def _tell_constant(result: Comparison) -> None:
+    """Says how far off the mean label is: what every model has to beat."""
+    known = [cell.val_rmse for cell in result.cells if cell.val_rmse is not None]
+    if not known or len({cell.split for cell in result.cells}) > 1:
+        return
+    prepared = result.prepared
+    mean = prepared.train.labels.mean()
+    val, test = (
+        float(np.sqrt(np.mean((prepared.part(part).labels - mean) ** 2)))
+        for part in ("val", "test")
+    )
+    text = f"the mean label of train, predicted for all: val RMSE {val:.4f}, test RMSE {test:.4f}"
+    if min(known) > _HARDLY * val:
+        warn(f"{text}; no cell is much better than that: give --epochs more")
+    else:
+        say(text)
+
+
+_HARDLY = 0.9
+"""A model above this part of the constant's error has learned little."""
 
 
 def _tell_training(cells: Sequence[CellResult], training: TrainingSettings) -> None:

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from lipo_cli.chem.audit import AuditReport
     from lipo_cli.comparison.prepare import Prepared
 
+_NAMED = 5
+"""How many bad rows are named."""
+
 
 def announce(prepared: Prepared, *, primary_only: bool = False) -> AuditReport | None:
     """Says on stderr which dataset is used, its split, its overlap and its audit in one line.
@@ -26,11 +29,11 @@ def announce(prepared: Prepared, *, primary_only: bool = False) -> AuditReport |
     pool = None if primary_only else prepared.pool
     for table in (primary, *([pool.table] if pool is not None else [])):
         if table.bad_rows:
-            first = table.bad_rows[0]
-            warn(
-                f"{table.path.name}: {len(table.bad_rows)} of {table.n_rows_read:,} rows skipped, "
-                f"the first is line {first.line}: {first.reason}"
-            )
+            warn(f"{table.path.name}: {len(table.bad_rows)} of {table.n_rows_read:,} rows skipped")
+            for bad in table.bad_rows[:_NAMED]:
+                say(f"  {table.path}:{bad.line}: {bad.reason}")
+            if len(table.bad_rows) > _NAMED:
+                say(f"  and {len(table.bad_rows) - _NAMED:,} more")
         if table.n_merged_rows:
             say(
                 f"{table.path.name}: {table.n_merged_rows} rows merged into others of the same "

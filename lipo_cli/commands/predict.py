@@ -116,16 +116,21 @@ def predict(
     if as_json and out is not None:
         result = {"file": str(file), "out": str(out), **counts, "invalid": bad}
         emit_json({"model": model, "predicted_by": source.about, **result})
-    _say_result(file, model, counts, bad)
+    _say_result(file, model, counts, bad, out)
 
 
 def _say_result(
-    file: Path, model: str, counts: dict[str, int], bad: list[dict[str, int | str]]
+    file: Path,
+    model: str,
+    counts: dict[str, int],
+    bad: list[dict[str, int | str]],
+    out: Path | None,
 ) -> None:
     from lipo_cli.commands.console import say
 
     skipped = f", {counts['invalid_rows']:,} invalid" if bad else ""
-    say(f"{counts['predicted']:,} molecules predicted by {model}{skipped}")
+    where = f": {out}" if out is not None else ""
+    say(f"{counts['predicted']:,} molecules predicted by {model}{skipped}{where}")
     for entry in bad[:5]:
         say(f"  {file}:{entry['line']}: {entry['reason']}")
     if len(bad) > 5:
@@ -172,6 +177,7 @@ def _predictor(folder: Path, views: int | None, *, uncertainty: bool, device: st
     from lipo_cli.model.ensemble import (
         calibrated_views,
         calibration_of,
+        has_no_spread,
         load_predictor,
         predict_with_interval,
     )
@@ -181,5 +187,7 @@ def _predictor(folder: Path, views: int | None, *, uncertainty: bool, device: st
         calibration_of(model)  # before anything is printed
         if views not in (None, known := calibrated_views(model)):
             warn(f"--tta {views}: the interval was calibrated on the mean of {known} SMILES")
+        if has_no_spread(model, views):
+            warn("one network and one SMILES of each molecule have no spread: the column _std is 0")
         return lambda smiles: predict_with_interval(model, smiles, views=views)
     return lambda smiles: model.predict(smiles, views=views)[:, None]

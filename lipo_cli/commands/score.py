@@ -234,7 +234,8 @@ def _write_out(scored: Scored, prepared: Prepared, out: Path) -> None:
     for name in (*VALUE_FILES, BY_TARGET, *(f"{figure}.png" for figure in SCORE_FIGURES)):
         (out / name).unlink(missing_ok=True)
     source = prepared.require_pool().table
-    write_source(out, source, scored.method, prepared.scope(), leaks=scored.leaks)
+    said = (scored.reason, scored.sentence)
+    write_source(out, source, scored.method, prepared.scope(), leaks=scored.leaks, said=said)
     write_values(out, scored.table, scored.curve)
     if scored.by_target is not None:
         scored.by_target.to_csv(out / BY_TARGET, index=False)

@@ -88,6 +88,9 @@ def select(
     leaks = any(each.leaks for each in tables)
     if leaks:
         warn(LEAKING)
+    for each in tables:
+        for sentence in each.origin.said:
+            say(f"{each.method}: {sentence}")
     valued = {text: table_for(text, rule, tables) for text, rule in rules.items()}
     n = len(tables[0].table)
     chosen = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +38,13 @@ class ScoredFile:
 
 
 def write_source(
-    folder: Path, table: MoleculeTable, method: str, scope: str, *, leaks: bool = False
+    folder: Path,
+    table: MoleculeTable,
+    method: str,
+    scope: str,
+    *,
+    leaks: bool = False,
+    said: Sequence[str] = (),
 ) -> Path:
     """Writes down which file the values in this folder belong to, and what gave them.
 
@@ -47,6 +54,7 @@ def write_source(
         method: What gave the values.
         scope: The primary molecules and their split.
         leaks: Whether their target was the test split.
+        said: What the scoring said of its values.
     """
     path = folder / SOURCE
     content = {
@@ -56,6 +64,7 @@ def write_source(
         "method": method,
         "scope": scope,
         "leaks": leaks,
+        "said": [text for text in said if text],
     }
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path
@@ -63,11 +72,19 @@ def write_source(
 
 @dataclass(frozen=True)
 class Origin:
-    """What is written down about values: method, primary set, whether their target was test."""
+    """What is written down about values.
+
+    Attributes:
+        method: What gave them.
+        scope: The primary set and its split.
+        leaks: Whether their target was the test split.
+        said: What the scoring said of them, sentence by sentence.
+    """
 
     method: str | None = None
     scope: str | None = None
     leaks: bool = False
+    said: tuple[str, ...] = ()
 
 
 def origin_of(values: Path) -> Origin:
@@ -76,7 +93,8 @@ def origin_of(values: Path) -> Origin:
     try:
         written = dict(json.loads((folder / SOURCE).read_text(encoding="utf-8")))
         leaks = bool(written.get("leaks", False))
-        return Origin(str(written["method"]), written.get("scope"), leaks)
+        said = tuple(str(text) for text in written.get("said", ()))
+        return Origin(str(written["method"]), written.get("scope"), leaks, said)
     except (OSError, ValueError, KeyError, TypeError):
         return Origin()
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lipo_cli.chem.datasets import Dataset, load_dataset, read_selection
+from lipo_cli.chem.downloads import SECONDARY
 from lipo_cli.chem.overlap import OverlapReport, drop_overlap
 from lipo_cli.chem.splits import Split, make_split
 from lipo_cli.chem.tables import MoleculeTable, read_header
@@ -89,9 +90,11 @@ class Prepared:
                 few of it are left.
         """
         if self.pool is None:
+            beside = self.dataset.primary.path.parent / SECONDARY.name
+            known = self.dataset.name == "lipophilicity"
             raise DataError(
                 f"the dataset '{self.dataset.name}' has no secondary set",
-                hint="give one: --secondary FILE",
+                hint="give one: --secondary FILE" + (f"; {beside} is missing" if known else ""),
             )
         if len(self.pool) < at_least:
             raise DataError(

@@ -212,7 +212,8 @@ def calibration_of(model: Regressor | Ensemble) -> Calibration:
     if content is None:
         raise ModelError(
             "this model has no calibrated interval",
-            hint="it was saved by an older lipo, or validated on fewer than 20 molecules",
+            hint="it was validated on fewer than 20 molecules, or saved by an older lipo: "
+            "fine-tune with a larger validation part, --fractions 0.7,0.2,0.1, or predict without",
         )
     return Calibration.from_dict(content)
 
@@ -222,6 +223,12 @@ def calibrated_views(model: Regressor | Ensemble) -> int:
     first = model.members[0] if isinstance(model, Ensemble) else model
     encoder = first.encoder if isinstance(first, KernelReadout) else first
     return encoder.settings.tta
+
+
+def has_no_spread(model: Regressor | Ensemble, views: int | None) -> bool:
+    """Says whether all of a model's predictions of a molecule are one: nothing can differ."""
+    alone = not isinstance(model, Ensemble) or len(model.members) == 1
+    return alone and (calibrated_views(model) if views is None else views) == 1
 
 
 def predict_with_interval(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
@@ -45,10 +46,10 @@ def mapped(
             yield item, function(item)
         return
     pool = _pool(workers, threads // workers)
-    waiting = [pool.submit(function, item) for item in items]
+    waiting = deque(pool.submit(function, item) for item in items)
     try:
-        for item, future in zip(items, waiting, strict=True):
-            yield item, future.result()
+        for item in items:
+            yield item, waiting.popleft().result()  # what was taken is not kept twice
     finally:
         for future in waiting:
             future.cancel()

@@ -22,6 +22,7 @@ from lipo_cli.model.base import resolve_base
 from lipo_cli.model.batches import batches_in_order, collate, predicted_at_once
 from lipo_cli.model.enumeration import enumerated, view_weights
 from lipo_cli.model.folder import FORMAT, first_misfit
+from lipo_cli.model.memory import give_back
 from lipo_cli.model.merging import reading
 from lipo_cli.model.network import Network, load_network, tokenizer_of
 from lipo_cli.model.parallel import mapped
@@ -32,6 +33,8 @@ from lipo_cli.progress import Progress, SilentProgress
 from lipo_cli.settings import Peft, TrainingSettings
 
 _SILENT = SilentProgress()
+_MANY = 10_000
+"""Sequences whose passes leave free memory behind that is worth giving back."""
 _LESS_MEMORY = "fewer passes at once take less: OMP_NUM_THREADS=1"
 
 
@@ -222,8 +225,7 @@ class Regressor:
         ids = self.encode(smiles).ids
         was_training = self.model.training
         self.model.eval()
-        rows: list[NDArray[np.float64]] = []
-        order: list[NDArray[np.int64]] = []
+        result: NDArray[np.float64] | None = None
         batches = batches_in_order(
             [len(row) for row in ids], batch_size or predicted_at_once(self.device)
         )
@@ -241,12 +243,14 @@ class Regressor:
 
         with out_of_memory_as_one_line("predicting", _LESS_MEMORY), reading(self.model, len(ids)):
             for positions, values in mapped(computed, batches, self.device):
-                rows.append(values)
-                order.append(positions)
+                if result is None:
+                    result = np.empty((len(ids), values.shape[1]))
+                result[positions] = values
                 progress.advance(len(positions))
         self.model.train(was_training)
-        result = np.empty((len(ids), rows[0].shape[1]))
-        result[np.concatenate(order)] = np.concatenate(rows)
+        assert result is not None
+        if len(ids) > _MANY:
+            give_back()
         return result
 
     @property

@@ -142,6 +142,8 @@ def _lock(root: Path) -> Iterator[None]:
 def _open_sqlite(uri: str, root: Path, *, create: bool) -> Store:
     store = Store(uri, root)
     database = Path(uri.removeprefix(_SQLITE))
+    if root.exists() and not root.is_dir():
+        raise TrackingError("is a file, not a folder", where=root, hint="--store DIR")
     if not create and not database.is_file():
         raise TrackingError(
             "there is no store here yet",

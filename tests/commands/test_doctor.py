@@ -65,6 +65,15 @@ def test_store_that_is_not_there_is_not_made(
     assert not (tmp_path / "none").exists()
 
 
+def test_a_file_is_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "store"
+    path.touch()
+    assert main(["doctor", "--store", str(path), "--json"]) == 1
+    assert "is a file, not a folder" in capsys.readouterr().out
+    assert main(["model", "list", "--store", str(path)]) == 7
+    assert "is a file, not a folder" in capsys.readouterr().err
+
+
 def test_broken_store_needs_the_user(store_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (store_root / "mlflow.db").write_bytes(b"broken" * 1000)
     code, checks = doctor(capsys, "--store", str(store_root))

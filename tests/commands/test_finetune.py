@@ -181,7 +181,7 @@ def test_an_interrupted_run_goes_on_and_ends_as_if_nothing_had_happened(
     with monkeypatch.context() as patch:
         patch.setattr(CompareView, "epoch", interrupt)
         assert main([*command, "--json"]) == 130
-    assert "goes on where it stopped" in capsys.readouterr().err
+    assert "the same command goes on" in capsys.readouterr().err
     assert main([*command, "--json"]) == 0
     resumed = json.loads(capsys.readouterr().out)
     assert n_runs(store_root) == 1

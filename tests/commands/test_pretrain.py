@@ -215,7 +215,7 @@ def test_signal_keeps_a_checkpoint_and_ends_the_run_as_killed(
     _, error = child.communicate(timeout=120)
     assert child.returncode == exit_code, error
     assert "Traceback" not in error
-    assert "interrupted (the same command goes on where it stopped)" in error
+    assert "interrupted (what is finished is kept; the same command goes on)" in error
     assert (out / "state" / "checkpoint.pt").is_file()
     (run,) = find_runs(open_store(store_root), "lipo-pretrain")
     assert run.status == "KILLED"

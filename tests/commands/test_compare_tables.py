@@ -1,0 +1,70 @@
+"""What a comparison prints is whole, however narrow the terminal is."""
+
+from __future__ import annotations
+
+import io
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from lipo_cli.commands import compare_tables
+from lipo_cli.comparison.cell_result import CellResult
+from lipo_cli.comparison.summary import summarise
+
+
+def cells(val: float = 0.6) -> list[CellResult]:
+    """Two selections with two methods and three seeds, whose numbers are all different."""
+    return [
+        CellResult(
+            *(name, peft, seed, "asked", "finished"),
+            n_selected=48 * i,
+            n_train=3024 + 48 * i,
+            trainable_parameters=3_319_809,
+            seconds=100.0 + i,
+            val_rmse=val + seed / 100,
+            test_rmse=0.612345 + i / 10 + seed * (1 + i) / 100 + j / 1000,
+        )
+        for i, name in enumerate(("none", "tsds:top=48"))
+        for j, peft in enumerate(("full", "bitfit"))
+        for seed in range(3)
+    ]
+
+
+@pytest.mark.parametrize(("width", "left_out"), [(160, 0), (100, 2), (80, 4), (40, 4)])
+def test_no_number_of_the_table_is_cut(
+    width: int, left_out: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = io.StringIO()
+    monkeypatch.setattr(compare_tables, "out", Console(file=shown, width=width, highlight=False))
+    summary = summarise(cells())
+    compare_tables.print_whole(
+        lambda names: compare_tables._summary_table(summary, names), compare_tables._LEFT_OUT_FIRST
+    )
+    text = shown.getvalue()
+    assert "…" not in text
+    for row in summary:
+        assert row.selection in text
+        assert row.peft in text
+        assert f"{row.test_rmse:.4f} ± {row.test_rmse_sd:.4f}" in text
+        if row.delta_none is not None:
+            assert f"{row.delta_none:+.4f} [{row.delta_low:+.4f}, {row.delta_high:+.4f}]" in text
+    names = ("parameters", "seconds", "train", "chosen")
+    assert [name for name in names if name not in text] == list(names[:left_out])
+    if left_out < len(names):
+        assert max(map(len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize(("val", "warned"), [(0.6, False), (0.97, True)])
+def test_what_every_model_has_to_beat_is_said(
+    val: float, warned: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = {"train": [1.0, 3.0], "val": [1.0, 3.0], "test": [0.0, 4.0]}
+    parts = {name: SimpleNamespace(labels=np.array(each)) for name, each in labels.items()}
+    prepared = SimpleNamespace(train=parts["train"], part=parts.__getitem__)
+    result = SimpleNamespace(prepared=prepared, cells=cells(val))
+    compare_tables._tell_constant(result)  # type: ignore[arg-type]  # all that it reads
+    said = capsys.readouterr().err
+    assert "predicted for all: val RMSE 1.0000, test RMSE 2.0000" in said
+    assert ("warning: " in said) is warned
