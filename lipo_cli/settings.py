@@ -208,7 +208,8 @@ class CompareSettings(ValuationSettings):
     tuning: TuningSettings = TuningSettings()
     """Each method is tuned once, on the control `none` with the first seed."""
     experiment: str = "lipo-compare"
-    model_name: str = "lipophilicity"
+    model_name: str = Field(default="lipophilicity", pattern=r"^[^/:@]+$")
+    """Of the registered model."""
 
     @model_validator(mode="after")
     def _several_splits_are_drawn(self) -> Self:

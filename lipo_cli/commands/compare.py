@@ -72,6 +72,7 @@ def compare(
     preset: own.Preset = None,
     budget: own.Budget = None,
     jobs: own.Jobs = 1,
+    model_name: own.ModelName = None,
     config: tune.ConfigFile = None,
     store: opt.StoreOption = opt.DEFAULT_STORE,
     as_json: opt.JsonOption = False,

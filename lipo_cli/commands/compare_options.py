@@ -76,3 +76,12 @@ Splits = Annotated[
         "random or scaffold_balanced. (default: 1)",
     ),
 ]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        "--model-name",
+        metavar="NAME",
+        help="Register the best model under this name: models:/NAME@champion. (default: "
+        "lipophilicity)",
+    ),
+]

@@ -61,7 +61,7 @@ def evidence_as_dict(evidence: Evidence, store: Path | None) -> dict[str, Any]:
     """
     summary = evidence.summary or {}
     control = evidence.control
-    names = ("dataset", "split", "scope", "selection", "peft", "seed", "base")
+    names = ("dataset", "label", "split", "scope", "selection", "peft", "seed", "base")
     return {
         **version_as_dict(evidence.version),
         "comparison_run_id": evidence.comparison_run_id,
@@ -106,8 +106,8 @@ def _lines(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     aliases = "".join(f", @{alias}" for alias in content["aliases"])
     yield "model", f"{content['model']} version {content['version']}{aliases}"
     yield "made", f"{datetime.fromisoformat(content['made']):%Y-%m-%d %H:%M}"
-    for name in ("dataset", "split"):
-        yield name, content[name] or UNKNOWN
+    yield "dataset", _joined(content["dataset"], _titled("label column", content["label"]))
+    yield "split", content["split"] or UNKNOWN
     yield "method", _joined(content["peft"], _titled("seed", content["seed"]))
     yield "selection", _joined(content["selection"], _points(content))
     yield "base model", content["base"] or UNKNOWN

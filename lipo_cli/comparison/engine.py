@@ -25,6 +25,7 @@ from lipo_cli.comparison.statistics import verdicts_of
 from lipo_cli.comparison.summary import pick_champion, selection_overlaps, summarise
 from lipo_cli.comparison.tuning_methods import Tunings, tune_methods
 from lipo_cli.comparison.view import View
+from lipo_cli.model.memory import give_back
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import PEFT_METHODS, CompareSettings, Peft, ScoringMethod, TrainingSettings
 from lipo_cli.valuation.ekfac import check_ekfac
@@ -243,6 +244,7 @@ def reference_model(
     )
     view.finished(cell, result)
     assert result.run_id is not None
+    give_back()  # what the training took, before a large pool wants its own
     # Loaded from the record, not kept: scores then are the same whether it was trained or found.
     regressor = Regressor.load(ledger.regressor_folder(result.run_id), device=training.device)
     return Fitted(regressor), result
@@ -270,6 +272,7 @@ def _promoted(
         "peft": best.peft,
         "seed": best.seed,
         "dataset": prepared.dataset.name,
+        "label": prepared.dataset.primary.label_column,
         "split": prepared.split.name,
         "base": best.model or settings.training.model,
     }

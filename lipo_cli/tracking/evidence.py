@@ -25,7 +25,7 @@ class Evidence:
 
     Attributes:
         version: The version.
-        settings: dataset, split, selection, peft, seed and base, as far as they are known.
+        settings: dataset, label column, split, selection, peft, seed and base, as far as known.
         val_rmse: Validation RMSE, raw label units: it chose the epoch and the champion.
         test_rmse: Test RMSE of this very model, measured at the end.
         test_mae: Its test MAE.
@@ -63,7 +63,7 @@ def evidence_for(store: Store, uri: str) -> Evidence:
     comparison_id = version.tags.get(COMPARISON_TAG) or known.get(PARENT_TAG)
     comparison = _read_run(store, comparison_id)
     said = {**(comparison.tags if comparison else {}), **version.tags}
-    names = ("dataset", "split", "scope", "selection", "peft", "seed", "base")
+    names = ("dataset", "label", "split", "scope", "selection", "peft", "seed", "base")
     settings = {name: known[name] for name in names if name in known}
     if "base" not in settings and run is not None and "training.model" in run.params:
         settings["base"] = run.params["training.model"]

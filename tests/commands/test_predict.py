@@ -388,7 +388,9 @@ def test_uncertainty_adds_the_spread_and_the_calibrated_interval(
     path.write_text("smiles\nOCC\nc1ccccc1O\n")
     command_line = ["predict", str(path), "--model", str(tmp_path / "model"), "--uncertainty"]
     assert main(command_line) == 0
-    header, *found = rows(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    assert "no spread" not in printed.err
+    header, *found = rows(printed.out)
     ends = ["prediction_std", "prediction_low", "prediction_high"]
     assert header == ["smiles", "prediction", *ends]
     views = regressor.predict_views(["CCO", "Oc1ccccc1"])
@@ -402,6 +404,7 @@ def test_uncertainty_adds_the_spread_and_the_calibrated_interval(
     assert main([*command_line, "--tta", "1", "--json"]) == 0
     printed = capsys.readouterr()
     assert "calibrated on the mean of 4 SMILES" in printed.err
+    assert "have no spread: the column _std is 0" in printed.err
     first = json.loads(printed.out)[0]
     assert first["prediction_std"] == 0
     assert first["prediction"] == pytest.approx(views[0, 0], abs=1e-5)

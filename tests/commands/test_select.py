@@ -47,6 +47,17 @@ def test_chosen_rows_go_to_stdout(values: Path, capsys: pytest.CaptureFixture[st
         assert printed.err == f"{hint}\ntsds:top=3: 3 of {N} points\n"
 
 
+def test_what_the_scoring_said_is_said_again(
+    values: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = ["these scores cannot be told from zero", "keeping 5 of 30 points"]
+    source = {"path": "gone.csv", "sha256": "0", "read": ["smiles", "label"], "method": "tsds"}
+    (values / "source.json").write_text(json.dumps({**source, "scope": "s", "said": said}))
+    assert main(["select", str(values), "-s", "tsds:top=3"]) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert [f"tsds: {text}" for text in said] == lines[:2]
+
+
 def test_every_row_goes_to_a_file_in_a_new_folder(
     values: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
