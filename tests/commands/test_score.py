@@ -467,7 +467,9 @@ def test_a_scoring_that_is_stopped_leaves_no_values_beside_another_name(
     prepared = SimpleNamespace(
         require_pool=lambda: SimpleNamespace(table=table), scope=lambda: "mine"
     )
-    scored = SimpleNamespace(method="knn", leaks=True, table=None, curve=None)
+    scored = SimpleNamespace(
+        method="knn", leaks=True, table=None, curve=None, reason="exact", sentence=""
+    )
 
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
