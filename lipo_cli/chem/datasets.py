@@ -40,7 +40,7 @@ class Dataset:
     Attributes:
         name: `lipophilicity`, `demo`, or the name of the user's file.
         description: What it is, one line.
-        hint: How to get the other one.
+        hint: How to get the other one, of the two that lipo knows; empty for your own file.
         primary: The measured set that is split into train, validation and test.
         secondary: The pool to choose from, None without one.
     """
@@ -181,7 +181,7 @@ def _own_file(settings: DataSettings) -> Dataset:
     return Dataset(
         name=path.name,
         description=f"your file {path}",
-        hint=f"{GET_DEMO}; {GET_REAL_DATA}",
+        hint="",
         primary=_read(path, settings),
         secondary=_given_secondary(settings),
     )

@@ -15,6 +15,8 @@ from typing import BinaryIO, cast
 from lipo_cli.errors import DataError
 
 GZIP_MAGIC = b"\x1f\x8b"
+ZIP_MAGIC = b"PK\x03\x04"
+"""Excel's .xlsx is a zip file."""
 
 
 def file_sha256(path: Path) -> str:
@@ -72,7 +74,12 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 @contextmanager
 def _open_binary(path: Path) -> Iterator[BinaryIO]:
     with path.open("rb") as raw:
-        packed = raw.read(2) == GZIP_MAGIC
+        magic = raw.read(4)
+        if magic == ZIP_MAGIC:
+            raise DataError(
+                "is a spreadsheet or a zip file, not text", where=path, hint="save it as CSV"
+            )
+        packed = magic.startswith(GZIP_MAGIC)
         raw.seek(0)
         if packed or path.suffix == ".gz":
             with gzip.open(raw, "rb") as unpacked:

@@ -213,7 +213,8 @@ def _run(
         return
     table = scored.table.sort_values("rank")
     columns = ["rank", "row", "value", "standard_error", "label", "smiles"]
-    for title, part in (("highest", table.head(top)), ("lowest", table.tail(top))):
+    ends = (("highest", table.head(top)), ("lowest", table.tail(top))) if top else ()
+    for title, part in ends:
         stdout.print(f"{title} values", style="bold")
         stdout.print(part[columns].to_string(index=False, float_format="%.4g"), markup=False)
     if scored.sentence:

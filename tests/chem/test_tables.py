@@ -103,6 +103,12 @@ def test_missing_file(tmp_path: Path) -> None:
     assert "does not exist" in failure(tmp_path / "nowhere.csv")
 
 
+def test_a_spreadsheet(tmp_path: Path) -> None:
+    path = tmp_path / "mine.xlsx"
+    path.write_bytes(b"PK\x03\x04 and what Excel writes")
+    assert "is a spreadsheet or a zip file, not text (save it as CSV)" in failure(path)
+
+
 def test_directory(tmp_path: Path) -> None:
     assert "is a directory" in failure(tmp_path)
 
