@@ -91,7 +91,7 @@ def test_lock_held_by_another_process_is_told(
 
 def test_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mlruns").write_text("a file")
-    with pytest.raises(TrackingError, match="cannot write the store"):
+    with pytest.raises(TrackingError, match="is a file, not a folder"):
         open_store(tmp_path / "mlruns")
 
 
