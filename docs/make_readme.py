@@ -27,9 +27,11 @@ def page(result: dict[str, Any], where: str) -> str:
     seeds = len({cell["seed"] for cell in result["cells"]})
     lines += ["", provenance(result, where) + ("" if seeds > 1 else ONE_SEED)]
     if seeds > 1:
-        found = summed_up(result["verdicts"]) if several else []
-        worth = [v for v in result["verdicts"] if not several or v["p"] < 0.05]
-        lines += ["", *found, *(f"- {verdict['sentence']}" for verdict in worth)]
+        worth = result["verdicts"]
+        if several:
+            worth = [verdict for verdict in worth if verdict["p"] < 0.05]
+            lines += ["", summed_up(result["verdicts"], len(worth))]
+        lines += ["", *(f"- {verdict['sentence']}" for verdict in worth)]
     return "\n".join(lines)
 
 
@@ -61,24 +63,26 @@ def grid(summary: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _cell(row: dict[str, Any]) -> str:
+def _error(row: dict[str, Any]) -> str:
     spread = f" ± {row['test_rmse_sd']:.3f}" if row["test_rmse_sd"] is not None else ""
+    return f"{row['test_rmse']:.3f}{spread}"
+
+
+def _cell(row: dict[str, Any]) -> str:
     difference = f" ({row['delta_none']:+.3f})" if row["delta_none"] is not None else ""
-    return f"{row['test_rmse']:.3f}{spread}{difference}"
+    return f"{_error(row)}{difference}"
 
 
-def summed_up(verdicts: list[dict[str, Any]]) -> list[str]:
-    """Returns a sentence on all verdicts, those worth naming below it."""
+def summed_up(verdicts: list[dict[str, Any]], n_named: int) -> str:
+    """Returns a sentence on all verdicts, of which those with p < 0.05 are named below it."""
     significant = sum(verdict["significant"] for verdict in verdicts)
-    before = [verdict for verdict in verdicts if verdict["p"] < 0.05]
     seen = sorted(verdict["detectable"] for verdict in verdicts)
-    return [
+    return (
         f"{len(verdicts)} verdicts, **{significant} significant after Holm's correction**; "
-        f"{len(before)} with p < 0.05 before it, where chance alone gives "
+        f"{n_named} with p < 0.05 before it, where chance alone gives "
         f"{len(verdicts) * 0.05:.0f}. Differences of {seen[0]:.3f} to {seen[-1]:.3f} (median "
-        f"{seen[len(seen) // 2]:.3f}) would have been seen." + (" The ones:" if before else ""),
-        "",
-    ]
+        f"{seen[len(seen) // 2]:.3f}) would have been seen." + (" The ones:" if n_named else "")
+    )
 
 
 def table(summary: list[dict[str, Any]]) -> list[str]:
@@ -88,7 +92,6 @@ def table(summary: list[dict[str, Any]]) -> list[str]:
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in summary:
-        spread = f" ± {row['test_rmse_sd']:.3f}" if row["test_rmse_sd"] is not None else ""
         interval = (
             f" [{row['delta_low']:+.3f}, {row['delta_high']:+.3f}]"
             if row["delta_low"] is not None
@@ -98,7 +101,7 @@ def table(summary: list[dict[str, Any]]) -> list[str]:
         random = f"{row['delta_random']:+.3f}" if row["delta_random"] is not None else ""
         lines.append(
             f"| {row['selection']} | {row['peft']} | {row['n_selected']} | {row['n_train']:,} "
-            f"| {row['val_rmse']:.3f} | {row['test_rmse']:.3f}{spread} | {none} | {random} |"
+            f"| {row['val_rmse']:.3f} | {_error(row)} | {none} | {random} |"
         )
     return lines
 

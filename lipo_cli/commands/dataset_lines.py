@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lipo_cli.commands.console import say, warn
@@ -30,10 +32,7 @@ def announce(prepared: Prepared, *, primary_only: bool = False) -> AuditReport |
     for table in (primary, *([pool.table] if pool is not None else [])):
         if table.bad_rows:
             warn(f"{table.path.name}: {len(table.bad_rows)} of {table.n_rows_read:,} rows skipped")
-            for bad in table.bad_rows[:_NAMED]:
-                say(f"  {table.path}:{bad.line}: {bad.reason}")
-            if len(table.bad_rows) > _NAMED:
-                say(f"  and {len(table.bad_rows) - _NAMED:,} more")
+            tell_rows(table.path, [(bad.line, bad.reason) for bad in table.bad_rows])
         if table.n_merged_rows:
             say(
                 f"{table.path.name}: {table.n_merged_rows} rows merged into others of the same "
@@ -56,6 +55,21 @@ def announce(prepared: Prepared, *, primary_only: bool = False) -> AuditReport |
     report = audit_secondary(pool.table, primary, split)
     (say if report.level == "ok" else warn)(report.one_line)
     return report
+
+
+def tell_rows(path: Path, rows: Sequence[tuple[int, str]], total: int | None = None) -> None:
+    """Names the first of the rows that were left out, and says how many more there are.
+
+    Args:
+        path: Their file.
+        rows: Lines and reasons; of very many the first.
+        total: How many there are; None: those given.
+    """
+    for line, reason in rows[:_NAMED]:
+        say(f"  {path}:{line}: {reason}")
+    n = len(rows) if total is None else total
+    if n > _NAMED:
+        say(f"  and {n - _NAMED:,} more")
 
 
 def tell_unread(

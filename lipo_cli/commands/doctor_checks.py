@@ -63,10 +63,8 @@ def environment_checks() -> list[Check]:
 
 def store_checks(root: Path, close: Sequence[str] = (), *, repair: bool = False) -> list[Check]:
     """Checks the store and its runs that say RUNNING; closes the dead ones on request."""
-    elsewhere = bool(os.environ.get("MLFLOW_TRACKING_URI"))
-    if not elsewhere and root.exists() and not root.is_dir():
-        return [Check("store", "fail", f"{root} is a file, not a folder (--store DIR)")]
-    if not elsewhere and not (root / DATABASE).exists():
+    here = not os.environ.get("MLFLOW_TRACKING_URI") and not root.is_file()
+    if here and not (root / DATABASE).exists():
         return [Check("store", "ok", f"none in {root} yet; the first run makes it")]
     try:
         store = open_store(root)

@@ -127,14 +127,12 @@ def _say_result(
     out: Path | None,
 ) -> None:
     from lipo_cli.commands.console import say
+    from lipo_cli.commands.dataset_lines import tell_rows
 
     skipped = f", {counts['invalid_rows']:,} invalid" if bad else ""
     where = f": {out}" if out is not None else ""
     say(f"{counts['predicted']:,} molecules predicted by {model}{skipped}{where}")
-    for entry in bad[:5]:
-        say(f"  {file}:{entry['line']}: {entry['reason']}")
-    if len(bad) > 5:
-        say(f"  and {counts['invalid_rows'] - 5:,} more")
+    tell_rows(file, [(int(e["line"]), str(e["reason"])) for e in bad], counts["invalid_rows"])
 
 
 _REMEMBERED = 1000

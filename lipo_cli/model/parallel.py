@@ -49,7 +49,9 @@ def mapped(
     waiting = deque(pool.submit(function, item) for item in items)
     try:
         for item in items:
-            yield item, waiting.popleft().result()  # what was taken is not kept twice
+            found = waiting[0].result()
+            waiting.popleft()  # not before: an interruption waits for what still runs
+            yield item, found
     finally:
         for future in waiting:
             future.cancel()
