@@ -13,7 +13,7 @@ from rich.text import Text
 
 from lipo_cli.commands.model_source import short_number
 from lipo_cli.commands.options import DEFAULT_STORE
-from lipo_cli.tracking.evidence import CONTROL, Evidence
+from lipo_cli.tracking.evidence import CONTROL, SETTINGS, Evidence
 from lipo_cli.tracking.versions import RegisteredVersion
 
 UNKNOWN = "not recorded"
@@ -61,11 +61,10 @@ def evidence_as_dict(evidence: Evidence, store: Path | None) -> dict[str, Any]:
     """
     summary = evidence.summary or {}
     control = evidence.control
-    names = ("dataset", "label", "split", "scope", "selection", "peft", "seed", "base")
     return {
         **version_as_dict(evidence.version),
         "comparison_run_id": evidence.comparison_run_id,
-        **{name: evidence.settings.get(name) for name in names},
+        **{name: evidence.settings.get(name) for name in SETTINGS},
         **{name: summary.get(name) for name in ("n_selected", "n_train", "n_seeds")},
         "val_rmse": evidence.val_rmse,
         "test_rmse": evidence.test_rmse,

@@ -15,6 +15,8 @@ from lipo_cli.tracking.store import Store
 from lipo_cli.tracking.versions import RegisteredVersion, show_version
 
 CONTROL = "none"
+SETTINGS = ("dataset", "label", "split", "scope", "selection", "peft", "seed", "base")
+"""What a version is known by, as far as it is known."""
 RESULT = "result/result.json"
 """Where `lipo compare` keeps its tables in its run."""
 
@@ -63,8 +65,7 @@ def evidence_for(store: Store, uri: str) -> Evidence:
     comparison_id = version.tags.get(COMPARISON_TAG) or known.get(PARENT_TAG)
     comparison = _read_run(store, comparison_id)
     said = {**(comparison.tags if comparison else {}), **version.tags}
-    names = ("dataset", "label", "split", "scope", "selection", "peft", "seed", "base")
-    settings = {name: known[name] for name in names if name in known}
+    settings = {name: known[name] for name in SETTINGS if name in known}
     if "base" not in settings and run is not None and "training.model" in run.params:
         settings["base"] = run.params["training.model"]
     summary, control = _rows(comparison, settings)
