@@ -115,6 +115,7 @@ def test_killed_five_times_at_random_it_ends_with_the_same_table(tmp_path: Path)
     # life but the last leaves something to do.
     moments = sorted(drawn.randint(0, N_CELLS) for _ in range(N_KILLS))
     finished: dict[str, int] = {}
+    n_stale = 0
     for number, n_cells in enumerate(moments, 1):
         delay = drawn.uniform(0, 1)
         # Captured by pytest, and shown where the test fails.
@@ -125,7 +126,9 @@ def test_killed_five_times_at_random_it_ends_with_the_same_table(tmp_path: Path)
         now = _finished(grid.cells("killed"))
         assert finished.items() <= now.items(), "a finished run was computed again"
         finished = now
-    assert find_stale(open_store(grid.folder / "killed"))
+        n_stale += len(find_stale(open_store(grid.folder / "killed")))
+    # The last kill may have come between the comparison's end and the process's; not every one.
+    assert n_stale > 0
     repair = [sys.executable, "-m", "lipo_cli", "doctor", "--repair", "--store", "killed"]
     subprocess.run(repair, cwd=grid.folder, capture_output=True, check=True)
     assert not find_stale(open_store(grid.folder / "killed"))
