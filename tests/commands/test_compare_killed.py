@@ -91,8 +91,12 @@ def _n_over(log: str) -> int:
 
 
 def _finished(runs: list) -> dict[str, int]:
-    """Returns by run id when the finished ones ended: computed again, they would end anew."""
-    over = [run for run in runs if run.info.status == "FINISHED"]
+    """Returns by run id when cells and scorings ended: computed again, they would end anew.
+
+    The comparison itself is opened and completed by every life that finds its cells.
+    """
+    computed = [run for run in runs if run.data.tags["lipo.kind"] != "comparison"]
+    over = [run for run in computed if run.info.status == "FINISHED"]
     return {run.info.run_id: run.info.end_time for run in over}
 
 
