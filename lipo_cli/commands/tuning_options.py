@@ -57,14 +57,15 @@ def check_tuning(
     Raises:
         SettingsError: an option would have no effect, or the address is none.
     """
-    from lipo_cli.comparison.tuning_space import has
-    from lipo_cli.comparison.tuning_storage import check_url
-
     if tuning.trials is None:
         for flag, given in (("--tune-also", also), ("--tune-storage", storage)):
             if given:
                 raise SettingsError("nothing is tuned", where=flag, hint="give --tune N, too")
         return None
+    # Only now: they import torch, and what is wrong with the data should be said at once.
+    from lipo_cli.comparison.tuning_space import has
+    from lipo_cli.comparison.tuning_storage import check_url
+
     for name in also or ():
         if not any(has(peft, name) for peft in methods):
             raise SettingsError(

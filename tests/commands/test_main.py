@@ -49,6 +49,23 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
     assert done.stderr.strip() == "[]"
 
 
+@pytest.mark.parametrize("command", ["compare", "finetune", "score"])
+def test_what_is_wrong_with_the_data_is_said_before_torch_is_imported(
+    command: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("smiles,logD\nCCO,-0.3\nCCO(,1.0\n")
+    arguments = [command, "--dataset", str(file), "--store", str(tmp_path / "store")]
+    code = (
+        "import sys\nfrom lipo_cli.main import main\n"
+        f"code = main({arguments!r})\n"
+        "print(code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "3 False", done.stderr
+    assert "mine.csv:3: " in done.stderr
+
+
 def test_help_answers_at_once() -> None:
     def cpu_seconds() -> float:
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
