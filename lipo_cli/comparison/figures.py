@@ -162,8 +162,10 @@ def training_time(cells: Sequence[CellResult]) -> Figure:
     """Draws the training time of each method: a dot per cell, a bar at the mean."""
     methods = _distinct([cell.peft for cell in cells])
     figure, (axes,) = new_panels(1, 6.0, 1.2 + 0.5 * len(methods))
+    longest = 0.0
     for place, method in enumerate(methods):
         seconds = [c.seconds for c in cells if c.peft == method and c.seconds is not None]
+        longest = max([longest, *seconds])
         axes.barh(place, float(np.mean(seconds)), color=COLOURS[2], alpha=0.35, height=0.6)
         axes.plot(seconds, [place] * len(seconds), "o", color=COLOURS[2], ms=4)
         axes.annotate(
@@ -171,8 +173,7 @@ def training_time(cells: Sequence[CellResult]) -> Figure:
         )
     axes.set_yticks(range(len(methods)), methods)
     axes.invert_yaxis()
-    axes.set_xlim(left=0)
-    axes.margins(x=0.12)
+    axes.set_xlim(0, 1.25 * longest)  # a mean is written behind the last dot
     axes.set_xlabel("seconds of training per cell")
     return figure
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.linalg import cho_solve, cholesky, solve_triangular
+from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 
 from lipo_cli.errors import ValuationError
 from lipo_cli.valuation.arrays import (
@@ -231,7 +231,7 @@ class RidgeGame:
         players, labels, rows, base_errors = self._conditioned
         system = players.T @ players
         system.flat[:: len(system) + 1] += 1.0  # the penalty, conditioned on the base
-        factor = cholesky(system, lower=True)
+        factor = _factor(system)
         solved = cho_solve((factor, True), players.T)  # [d, n]
         weights = solved @ labels
         leverage = np.einsum("nd,dn->n", players, solved)
@@ -279,6 +279,17 @@ def _with_constant(features: FloatArray) -> FloatArray:
     return np.column_stack([features, np.ones(len(features))])
 
 
+def _factor(system: FloatArray) -> FloatArray:
+    """Returns the lower Cholesky factor of a ridge system."""
+    try:
+        return np.asarray(cholesky(system, lower=True))
+    except (LinAlgError, ValueError) as error:  # the latter: squares of the features overflowed
+        raise ValuationError(
+            "the ridge system is not positive definite",
+            hint="check the embeddings for extreme numbers; a larger ridge penalty may help",
+        ) from error
+
+
 def _conditioned_on_base(
     data: RidgeData, penalties: FloatArray
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
@@ -289,7 +300,7 @@ def _conditioned_on_base(
     """
     system = data.base_z.T @ data.base_z
     system.flat[:: len(system) + 1] += penalties
-    factor = cholesky(system, lower=True)
+    factor = _factor(system)
     weights = cho_solve((factor, True), data.base_z.T @ data.base_y)
     players = solve_triangular(factor, data.players_z.T, lower=True).T
     rows = solve_triangular(factor, data.val_z.T, lower=True).T

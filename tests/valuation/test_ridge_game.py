@@ -233,6 +233,17 @@ def test_a_non_finite_number_is_refused_by_name(name, bad):
     assert part in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered")
+@pytest.mark.parametrize(
+    "extreme", [pytest.param(1e170, id="overflows"), pytest.param(1e20, id="swamps the penalty")]
+)
+def test_features_too_extreme_for_the_ridge_system_are_refused(extreme):
+    problem = ridge_problem()
+    problem.train_z[:, 1] = problem.train_z[:, 0] = extreme * np.arange(len(problem.train_z))
+    with pytest.raises(ValuationError, match=r"not positive definite.*extreme numbers"):
+        problem.on_top()
+
+
 @pytest.mark.parametrize("order", [[0, 0], [0, 99], [-1]])
 def test_a_wrong_permutation_is_refused(order):
     with pytest.raises(ValuationError):
