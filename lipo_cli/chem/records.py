@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,9 @@ def _number(text: str) -> float | str:
     except ValueError:
         value = None
     if value is None:
-        return "the label is not a number"
+        # Never guessed: 1,234 may be a thousand.
+        comma = re.fullmatch(r"[+-]?\d+(,\d+)+", text) is not None
+        return "the label is not a number" + (" (decimals take a point)" if comma else "")
     return value if math.isfinite(value) else "the label is not finite"
 
 

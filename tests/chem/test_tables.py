@@ -58,11 +58,12 @@ def test_label_that_is_not_finite_is_named_by_line(tmp_path: Path, label: str) -
     assert repr(label) in line
 
 
-@pytest.mark.parametrize("label", ["high", "1_0", "1,5", "> 4"])
+@pytest.mark.parametrize("label", ["high", "1_0", "1,5", "-0,31", "> 4"])
 def test_text_label_is_named_by_line(tmp_path: Path, label: str) -> None:
     line = failure(write(tmp_path / "x.csv", f'smiles,y\nCC,1\nCCO,"{label}"\n'))
     assert "x.csv:3" in line
     assert "not a number" in line
+    assert ("decimals take a point" in line) == ("," in label)
 
 
 def test_missing_label_is_named_by_line(tmp_path: Path) -> None:
