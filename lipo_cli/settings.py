@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lipo_cli.settings_base import Seed, Settings, build, read_settings_file
 from lipo_cli.settings_tuning import TuningSettings
@@ -208,8 +208,15 @@ class CompareSettings(ValuationSettings):
     tuning: TuningSettings = TuningSettings()
     """Each method is tuned once, on the control `none` with the first seed."""
     experiment: str = "lipo-compare"
-    model_name: str = Field(default="lipophilicity", pattern=r"^[^/:@]+$")
+    model_name: str = "lipophilicity"
     """Of the registered model."""
+
+    @field_validator("model_name")
+    @classmethod
+    def _can_be_found_again(cls, value: str) -> str:
+        if not value.strip() or any(sign in "/:@'\"" or not sign.isprintable() for sign in value):
+            raise ValueError("a registered model's name is not empty and has none of / : @ ' \"")
+        return value
 
     @model_validator(mode="after")
     def _several_splits_are_drawn(self) -> Self:

@@ -207,4 +207,6 @@ def _run(
         warn(warning)
     say(f"the report: {folder / 'report.html'}; tables, figures and settings beside it")
     say(f"in MLflow: experiment {settings.experiment}, run {result.run_id} (`lipo ui`)")
+    if result.refused is not None:
+        raise result.refused
     return report

@@ -84,8 +84,10 @@ def run_recorded(
         result.run_id = record.run_id
         if budgeted is not None:
             result.left_out = [*budgeted.left_out, *result.left_out]
-            left = "; ".join(result.left_out) or "nothing"
-            record.tags({"budget_minutes": budgeted.minutes, "left_out": left})
+        # Always: a record that a budget cut short may have been taken up and completed without one.
+        minutes = "none" if budgeted is None else budgeted.minutes
+        left = "; ".join(result.left_out) or "nothing"
+        record.tags({"budget_minutes": minutes, "left_out": left})
         folder = out or results_folder(ledger.store, fingerprint)
         paths = write_result(result, settings, folder)
         figures = [path for path in paths if path.suffix == ".png"]

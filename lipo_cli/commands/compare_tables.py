@@ -18,6 +18,7 @@ from lipo_cli.comparison.plan import cell_name, make_plan
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.report_reading import FEWER_VIEWS, MORE_STEPS
 from lipo_cli.comparison.result import Comparison
+from lipo_cli.comparison.statistics import family_size
 from lipo_cli.comparison.summary import SummaryRow
 from lipo_cli.comparison.tuning_methods import tuned_cells, tuning_seconds
 from lipo_cli.settings import CompareSettings, TrainingSettings
@@ -145,10 +146,10 @@ def print_whole(make: Callable[[Collection[str]], Table], droppable: Sequence[st
 def _summary_table(summary: Sequence[SummaryRow], left_out: Collection[str] = ()) -> Table:
     several = any(row.model is not None for row in summary)
     columns: dict[str, Callable[[SummaryRow], str]] = {
-        "selection": lambda row: row.label,
+        "selection": lambda row: row.name,
         "method": lambda row: row.peft,
-        "chosen": lambda row: _whole(row.n_selected),
-        "train": lambda row: _whole(row.n_train),
+        "chosen": lambda row: row.chosen,
+        "train": lambda row: row.trained,
         "parameters": lambda row: _whole(row.trainable_parameters),
         "seconds": lambda row: f"{row.seconds:.0f}" if row.seconds is not None else "",
         "val RMSE": lambda row: f"{row.val_rmse:.4f}" if row.val_rmse is not None else "failed",
@@ -237,15 +238,21 @@ def _show_verdicts(result: Comparison, settings: CompareSettings) -> None:
         return
     for verdict in result.verdicts:
         out.print(verdict.sentence(), markup=False, highlight=False, soft_wrap=True)
-    if settings.splits > 1:
-        covers = f"over {settings.splits} splits, whose training rows overlap (Nadeau and Bengio)"
+    tested = family_size(result.verdicts)
+    if not tested:
+        return
+    n_splits = max(verdict.of_splits for verdict in result.verdicts)
+    if n_splits > 1:
+        covers = (
+            f"over {n_splits} splits, whose training rows overlap (Nadeau and Bengio), where the "
+            "table's ± is the spread over splits and seeds"
+        )
     else:
         covers = (
             f"over {settings.seeds} training seeds and the test molecules, on one split and one "
             "scoring: another split may differ by more"
         )
-    tested = sum(verdict.p is not None for verdict in result.verdicts)
-    say(f"95 % intervals {covers}; Holm's correction over the {tested} tests of this table")
+    say(f"95 % intervals {covers}; Holm's correction over {tested} distinct tests")
 
 
 def _whole(value: int | None) -> str:

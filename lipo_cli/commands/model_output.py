@@ -65,7 +65,7 @@ def evidence_as_dict(evidence: Evidence, store: Path | None) -> dict[str, Any]:
         **version_as_dict(evidence.version),
         "comparison_run_id": evidence.comparison_run_id,
         **{name: evidence.settings.get(name) for name in SETTINGS},
-        **{name: summary.get(name) for name in ("n_selected", "n_train", "n_seeds")},
+        **{name: summary.get(name) for name in ("n_selected", "n_train", "n_seeds", "of_splits")},
         "val_rmse": evidence.val_rmse,
         "test_rmse": evidence.test_rmse,
         "test_mae": evidence.test_mae,
@@ -135,12 +135,16 @@ def _control(content: Mapping[str, Any]) -> str:
     control, own = content["control"], content["test_rmse_over_seeds"]
     if control is None or control["test_rmse"] is None or own is None:
         return UNKNOWN
-    n_seeds = content["n_seeds"]
-    means = f", means of {n_seeds} seeds" if n_seeds > 1 else ""
+    n_cells, n_splits = content["n_seeds"], content["of_splits"] or 1
+    means = f", means of {n_cells} {_cells(n_splits)}" if n_cells > 1 else ""
     return (
         f"{control['selection']} with {control['peft']}: test RMSE {control['test_rmse']:.4f}, "
         f"here {own:.4f}{means}"
     )
+
+
+def _cells(n_splits: int) -> str:
+    return f"cells (seeds of {n_splits} splits)" if n_splits > 1 else "seeds"
 
 
 def _difference(content: Mapping[str, Any]) -> str:
@@ -150,7 +154,9 @@ def _difference(content: Mapping[str, Any]) -> str:
     if low is None or high is None:
         spread = "; one seed tells no difference from noise"
     else:
-        spread = f" [{low:+.4f}, {high:+.4f}], 95 % over {content['n_seeds']} seeds"
+        n_splits = content["of_splits"] or 1
+        over = f"{n_splits} splits" if n_splits > 1 else f"{content['n_seeds']} seeds"
+        spread = f" [{low:+.4f}, {high:+.4f}], 95 % over {over}"
     random = content["delta_random"]
     chance = f"; to as many random points {random:+.4f}" if random is not None else ""
     return f"{delta:+.4f}{spread}{chance} (below 0: the added points helped)"

@@ -25,6 +25,7 @@ from lipo_cli.comparison.statistics import verdicts_of
 from lipo_cli.comparison.summary import pick_champion, selection_overlaps, summarise
 from lipo_cli.comparison.tuning_methods import Tunings, tune_methods
 from lipo_cli.comparison.view import View
+from lipo_cli.errors import TrackingError
 from lipo_cli.model.memory import give_back
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import PEFT_METHODS, CompareSettings, Peft, ScoringMethod, TrainingSettings
@@ -101,6 +102,12 @@ def compare(
     summary = summarise(results, verdicts)
     best = pick_champion(results, pool_is_sound=pool_is_sound) if offers_champion else None
     first = splits[0]
+    champion, refused = None, None
+    if best is not None:
+        try:
+            champion = _promoted(best, prepared, ledger, settings)
+        except TrackingError as error:
+            refused = error  # the tables of all this work are not to be lost with a title
     return Comparison(
         prepared=prepared,
         cells=results,
@@ -109,7 +116,8 @@ def compare(
         overlaps=selection_overlaps(first.chosen),
         scored=first.scored,
         best=best,
-        champion=_promoted(best, prepared, ledger, settings) if best is not None else None,
+        champion=champion,
+        refused=refused,
         chosen=first.chosen,
         tunings=reduce(Tunings.joined, (split.tunings for split in splits)),
         left_out=[text for split in splits for text in split.left_out],

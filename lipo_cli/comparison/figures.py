@@ -15,7 +15,9 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.metrics import regression_metrics
+from lipo_cli.comparison.plan import on_splits
 from lipo_cli.comparison.scoring import Scored
+from lipo_cli.comparison.variation import mean_by_split
 from lipo_cli.settings import ScoringMethod
 
 if TYPE_CHECKING:
@@ -100,32 +102,40 @@ def rmse_by_cell(cells: Sequence[CellResult], label: str) -> Figure:
     """Draws test RMSE: a dot per seed, a bar at the mean, a line at the control `none`."""
     methods = _distinct([cell.peft for cell in cells])
     names = _distinct([cell.label for cell in cells])
+    of_splits = len({cell.split for cell in cells})
+    shown = [
+        name + on_splits(len({cell.split for cell in cells if cell.label == name}), of_splits)
+        for name in names
+    ]
     figure, panels = new_panels(
         len(methods), max(3.2, 6.5 / len(methods)), 1.2 + 0.42 * len(names), sharey=True
     )
     for axes, method in zip(panels, methods, strict=True):
         for place, name in enumerate(names):
-            values = [
-                c.test_rmse for c in cells if (c.peft, c.label) == (method, name) and c.test_rmse
+            found = [
+                ((c.split, c.seed), c.test_rmse)
+                for c in cells
+                if (c.peft, c.label) == (method, name) and c.test_rmse
             ]
-            if not values:
+            if not found:
                 continue
+            values, (mean, _) = [value for _, value in found], mean_by_split(found)
             colour = COLOURS[place % len(COLOURS)]
             axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.6, zorder=3)
-            axes.plot([np.mean(values)] * 2, [place - 0.3, place + 0.3], color=colour, lw=2.5)
+            axes.plot([mean] * 2, [place - 0.3, place + 0.3], color=colour, lw=2.5)
             axes.annotate(
-                f"{np.mean(values):.3f}",
-                (float(np.mean(values)), place - 0.32),
+                f"{mean:.3f}",
+                (mean, place - 0.32),
                 ha="center",
                 va="bottom",
                 fontsize=8,
             )
             if name == names[0] and name.startswith("none"):
-                axes.axvline(float(np.mean(values)), color="0.5", ls="--", lw=1, zorder=1)
+                axes.axvline(mean, color="0.5", ls="--", lw=1, zorder=1)
         axes.set_title(method)
         axes.set_xlabel(f"test RMSE ({label})")
         axes.margins(x=0.15)
-        axes.set_yticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), shown)
         axes.set_ylim(len(names) - 0.4, -0.7)
     return figure
 

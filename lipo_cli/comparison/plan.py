@@ -84,6 +84,11 @@ def labelled(selection: str, model: str | None) -> str:
     return selection if model is None else f"{selection} ({Path(model).name})"
 
 
+def on_splits(n: int, of: int) -> str:
+    """Returns what stands behind the name of something that is not on every split."""
+    return f" (on {n} of {of} splits)" if 0 < n < of else ""
+
+
 @dataclass(frozen=True)
 class Plan:
     """The choices of a comparison, controls included, and the methods and seeds to cross with."""

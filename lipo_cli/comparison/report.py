@@ -32,7 +32,8 @@ class GridCell:
     Attributes:
         row: Its means over seeds.
         difference: Mean difference to the control `none`, with its interval; empty for the control.
-        lowest: Whether no selection has a lower mean test RMSE with this method.
+        lowest: Whether no row of this method with as many finished cells has a lower mean test
+            RMSE: the easiest split, or the best seed, is no merit of a selection.
     """
 
     row: SummaryRow
@@ -156,15 +157,20 @@ def _methods(summary: Sequence[SummaryRow]) -> list[Peft]:
 
 def _grid_cells(material: Material) -> list[GridCell]:
     lowest: dict[Peft, float] = {}
+    most: dict[Peft, int] = {}
     for row in material.summary:
-        if row.test_rmse is not None:
+        most[row.peft] = max(row.n_seeds, most.get(row.peft, 0))
+    for row in material.summary:
+        if row.test_rmse is not None and row.n_seeds == most[row.peft]:
             lowest[row.peft] = min(row.test_rmse, lowest.get(row.peft, math.inf))
     digits = material.decimals
     return [
         GridCell(
             row=row,
             difference=interval_text(row.delta_none, row.delta_low, row.delta_high, digits),
-            lowest=row.test_rmse is not None and row.test_rmse == lowest[row.peft],
+            lowest=row.test_rmse is not None
+            and row.n_seeds == most[row.peft]
+            and row.test_rmse == lowest[row.peft],
         )
         for row in material.summary
     ]
@@ -173,7 +179,7 @@ def _grid_cells(material: Material) -> list[GridCell]:
 def _grid(cells: Sequence[GridCell], methods: Sequence[Peft]) -> list[GridRow]:
     rows: dict[str, dict[Peft, GridCell]] = {}
     for cell in cells:
-        rows.setdefault(cell.row.label, {})[cell.row.peft] = cell
+        rows.setdefault(cell.row.name, {})[cell.row.peft] = cell
     return [
         GridRow(
             label=label,

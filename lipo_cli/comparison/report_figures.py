@@ -9,9 +9,12 @@ from typing import NamedTuple
 
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.figures import VALUE_NAMES
+from lipo_cli.comparison.plan import on_splits
 from lipo_cli.comparison.report_reading import equal_steps
 from lipo_cli.comparison.report_record import Material
 from lipo_cli.comparison.report_verdicts import with_minus
+from lipo_cli.comparison.scoring import WITHOUT_POINTS
+from lipo_cli.comparison.variation import Unit, mean_by_split
 from lipo_cli.settings import ScoringMethod
 
 _MOST_NAMED = 24
@@ -94,13 +97,15 @@ def _done(material: Material) -> list[CellResult]:
 
 def _means(material: Material, value: Callable[[CellResult], float | None]) -> str:
     """Reads out the means over seeds by method and selection, or their range where many."""
-    groups: dict[tuple[str, str], list[float]] = {}
+    groups: dict[tuple[str, str], list[tuple[Unit, float]]] = {}
+    of_splits = len({cell.split for cell in _done(material)})
     for cell in _done(material):
         if (number := value(cell)) is not None:
-            groups.setdefault((cell.peft, cell.label), []).append(number)
+            groups.setdefault((cell.peft, cell.label), []).append(((cell.split, cell.seed), number))
     by_peft: dict[str, dict[str, float]] = {}
     for (peft, label), numbers in groups.items():
-        by_peft.setdefault(peft, {})[label] = fmean(numbers)
+        mean, by_split = mean_by_split(numbers)
+        by_peft.setdefault(peft, {})[label + on_splits(len(by_split), of_splits)] = mean
     digits = material.decimals
     said = []
     for peft, means in by_peft.items():
@@ -180,9 +185,12 @@ def _removal(material: Material, method: ScoringMethod) -> Words:
     curve = material.curves[method].sort_values("n_kept")
     error = -curve["utility"].to_numpy()
     kept = material.scores[method].get("n_optimal")
+    # Comparisons of before the setting do not name it.
+    none = WITHOUT_POINTS[material.settings.get("tsds", {}).get("game", "secondary")]
     lowest = int(error.argmin())
     chosen = (
-        f" The number kept, {kept:.0f}, was read off without the rows that it is judged by."
+        f" {kept:.0f} were kept, at the lowest point of this curve, which is therefore optimistic; "
+        "the nested estimate beside the molecules is not."
         if kept is not None
         else ""
     )
@@ -192,7 +200,7 @@ def _removal(material: Material, method: ScoringMethod) -> Words:
         "points are removed from the lowest value on. A dip means that the points removed so far "
         "did harm; a flat curve means that the number kept matters little.",
         f"Line plot of the ridge model's mean squared error: {error[-1]:.4f} with all "
-        f"{len(curve) - 1:,} points, {error[0]:.4f} with none, lowest {error[lowest]:.4f} with "
+        f"{len(curve) - 1:,} points, {error[0]:.4f} {none}, lowest {error[lowest]:.4f} with "
         f"{int(curve['n_kept'].to_numpy()[lowest]):,}.{chosen}",
     )
 

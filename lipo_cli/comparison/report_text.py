@@ -10,6 +10,7 @@ from typing import Any
 from lipo_cli.comparison.plan import cell_name, labelled
 from lipo_cli.comparison.report_reading import FEWER_VIEWS, MORE_STEPS, equal_steps, n_splits
 from lipo_cli.comparison.report_record import Material
+from lipo_cli.comparison.statistics import family_size
 from lipo_cli.settings import Peft, ScoringMethod
 
 PEFT_NAMES: dict[Peft, str] = {
@@ -92,11 +93,11 @@ def verdict_note(material: Material) -> str:
         return unit
     seeds = len({cell.seed for cell in material.cells})
     splits = max(verdict.n_splits for verdict in material.verdicts)
-    n_tested = sum(verdict.p is not None for verdict in material.verdicts)
+    n_tested = family_size(material.verdicts)
     return (
         f"{unit} Paired over {_counted(seeds, 'seed')} and {_counted(splits, 'split')}, with 95 % "
         f"intervals where there are several; p-values are two-sided, and Holm's correction is over "
-        f"the whole family of {_counted(n_tested, 'test')}."
+        f"the whole family of {_counted(n_tested, 'distinct test')}."
     )
 
 

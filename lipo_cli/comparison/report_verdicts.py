@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from lipo_cli.comparison.plan import labelled
 from lipo_cli.comparison.report_record import Material
@@ -36,7 +37,10 @@ def selection_verdicts(material: Material) -> list[SelectionVerdicts]:
     Where nothing was tested (an older record, or no control), the bare differences are said.
     """
     found = []
-    for name in dict.fromkeys(row.selection for row in material.summary if row.selection != "none"):
+    judged = {verdict.selection for verdict in material.verdicts}
+    # The control itself is judged where several pretrained models are compared.
+    names = [r.selection for r in material.summary if r.selection != CONTROL or CONTROL in judged]
+    for name in dict.fromkeys(names):
         rows = [row for row in material.summary if row.selection == name]
         tested = [verdict for verdict in material.verdicts if verdict.selection == name]
         sizes = {
@@ -50,21 +54,34 @@ def selection_verdicts(material: Material) -> list[SelectionVerdicts]:
         else:
             lines = [line for row in rows for line in _untested(row)]
             short = "No test was made; the differences are" if lines else "No control to compare"
-        if sizes == {0}:
+        if sizes == {0} and name != CONTROL:
             short = "It chose no point: its cells are the control `none` over again"
         found.append(SelectionVerdicts(name, rows[0].role == "control", short, lines))
     return found
 
 
 def headline(material: Material) -> str:
-    """Returns in one line which selections are shown to help or to harm against `none`."""
-    ours = [verdict for verdict in material.verdicts if verdict.against == CONTROL]
-    told = [verdict for verdict in ours if verdict.p_holm is not None]
+    """Returns in one line what is shown to help or to harm: selections, and pretrained models."""
+    tested = [verdict for verdict in material.verdicts if verdict.p_holm is not None]
+    first = material.summary[0].model if material.summary else None
+    of_models = [
+        v for v in tested if first is not None and v.against == labelled(v.selection, first)
+    ]
+    of_selections = [v for v in tested if v.against == CONTROL]
+    said = []
+    if of_selections or not of_models:
+        said.append(_shown(of_selections, "against `none`"))
+    if of_models:
+        said.append(_shown(of_models, f"against the first model, {PurePath(first or '').name}"))
+    return " ".join(said)
+
+
+def _shown(told: Sequence[Verdict], against: str) -> str:
     if not told:
         return "This run cannot tell whether added data helps: no difference was tested."
     said = []
     for words, some in (
-        ("Shown to lower the error against `none`", [v for v in told if _better(v)]),
+        (f"Shown to lower the error {against}", [v for v in told if _better(v)]),
         ("Shown to raise it", [v for v in told if v.significant and not _better(v)]),
     ):
         names = [f"{labelled(v.selection, v.model)} / {v.peft}" for v in some]
@@ -97,19 +114,27 @@ def _in_short(verdicts: Sequence[Verdict]) -> str:
     for against in dict.fromkeys(verdict.against for verdict in verdicts):
         ours = [verdict for verdict in verdicts if verdict.against == against]
         told = [v for v in ours if v.p_holm is not None]
+        untold = [v for v in ours if v.p_holm is None]
         said = []
         for word, some in (
             ("better", [v for v in told if _better(v)]),
             ("worse", [v for v in told if v.significant and not _better(v)]),
             ("no difference shown", [v for v in told if not v.significant]),
-            ("cannot be told from one seed", [v for v in ours if v.p_holm is None]),
+            ("cannot be told from one split", [v for v in untold if v.n_splits < v.of_splits]),
+            ("cannot be told from one seed", [v for v in untold if v.n_splits == v.of_splits]),
         ):
             if some:
-                pefts = ", ".join(dict.fromkeys(verdict.peft for verdict in some))
-                said.append(f"{word} ({pefts})")
+                who = ", ".join(dict.fromkeys(_how(verdict) for verdict in some))
+                said.append(f"{word} ({who})")
         parts.append(f"against {against}: {', '.join(said)}")
     line = "; ".join(parts)
     return line[:1].upper() + line[1:]
+
+
+def _how(verdict: Verdict) -> str:
+    """Names the method, and the pretrained model where several are compared."""
+    model = verdict.model
+    return verdict.peft if model is None else f"{verdict.peft} on {PurePath(model).name}"
 
 
 def _better(verdict: Verdict) -> bool:

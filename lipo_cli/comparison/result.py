@@ -16,6 +16,7 @@ from lipo_cli.comparison.scoring import Scored
 from lipo_cli.comparison.statistics import Verdict
 from lipo_cli.comparison.summary import Overlap, SummaryRow
 from lipo_cli.comparison.tuning_methods import Tunings
+from lipo_cli.errors import TrackingError
 from lipo_cli.settings import ScoringMethod
 
 
@@ -33,6 +34,7 @@ class Comparison:
             split.
         best: The cell that was offered as champion; None where none may be.
         champion: Model, version, run and the reason, as the ledger says it.
+        refused: Why the offered champion could not be registered, where it could not.
         run_id: The record of the comparison.
         tunings: What was found for each method, where it was asked for.
         chosen: Positions in the pool by selection, for the first seed.
@@ -47,6 +49,7 @@ class Comparison:
     scored: dict[ScoringMethod, Scored]
     best: CellResult | None = None
     champion: dict[str, Any] | None = None
+    refused: TrackingError | None = None
     run_id: str | None = None
     chosen: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     tunings: Tunings = field(default_factory=Tunings)

@@ -18,6 +18,12 @@ from lipo_cli.valuation.removal import optimal_subset
 from lipo_cli.valuation.selection import PointScores, Selection
 from lipo_cli.valuation.table import value_table
 
+WITHOUT_POINTS: dict[str, str] = {
+    "secondary": "with none",
+    "empty": "by train's mean label (game `empty` leaves primary train out)",
+}
+"""How the proxy of each game predicts without any secondary point."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -110,7 +116,7 @@ def score_pool(
             "proxy_val_rmse_all": float(np.sqrt(-at_all)),
             **found.figures,
         },
-        sentence=optimal.sentence() if worth else "",
+        sentence=optimal.sentence(WITHOUT_POINTS[settings.tsds.game]) if worth else "",
         reason=found.reason,
         converged=found.converged,
         points=ground.known_of_points(),

@@ -16,13 +16,14 @@ from lipo_cli.comparison.intervals import (
     holm,
     p_value,
 )
-from lipo_cli.comparison.plan import labelled
+from lipo_cli.comparison.plan import labelled, on_splits
 from lipo_cli.comparison.variation import (
     Arm,
     Runs,
     Unit,
     arms_of,
     mean_by_split,
+    n_splits_of,
     test_to_train,
     within_split,
 )
@@ -48,11 +49,14 @@ class Verdict:
         n_seeds: Training seeds that both sides finished, in all splits.
         n_splits: Splits that both sides have.
         delta: Mean difference of test RMSE; negative: better than the other side.
+        of_splits: Splits of the comparison.
         low: Lower end of the 95 % interval; None with one seed of one split, which cannot tell a
-            difference from the noise of retraining.
+            difference from the noise of retraining, and for a pair on one of several splits, which
+            cannot tell it from that of the split.
         high: Upper end.
         p: Two-sided, of no difference.
         p_holm: The same, corrected over all questions of the comparison (Holm 1979).
+        n_tests: How many questions those are; None where this one is not tested.
         detectable: The smallest difference that the run would have called significant after the
             correction with a power of 80 %, were the noise what it was estimated to be.
     """
@@ -64,10 +68,12 @@ class Verdict:
     n_seeds: int
     n_splits: int
     delta: float
+    of_splits: int = 1
     low: float | None = None
     high: float | None = None
     p: float | None = None
     p_holm: float | None = None
+    n_tests: int | None = None
     detectable: float | None = None
 
     @property
@@ -78,6 +84,7 @@ class Verdict:
     def numbers(self) -> str:
         """Says who is compared with whom, the difference, its interval and p, in a line."""
         who = f"{labelled(self.selection, self.model)} / {self.peft}"
+        who += on_splits(self.n_splits, self.of_splits)
         if self.low is None or self.high is None or self.p is None or self.p_holm is None:
             return f"{who}: {self.delta:+.3f} against {self.against}"
         return (
@@ -87,6 +94,8 @@ class Verdict:
 
     def outcome(self) -> str:
         """Says what that shows."""
+        if self.p_holm is None and self.n_splits < self.of_splits:
+            return "one split: cannot be told from what another split would do"
         if self.p_holm is None:
             return "one seed: cannot be told from the noise of retraining"
         if self.significant:
@@ -136,6 +145,7 @@ def verdicts_of(cells: Sequence[CellResult]) -> list[Verdict]:
         else replace(
             each.verdict,
             p_holm=corrected[each.pair],
+            n_tests=len(tested),
             # At the first step of Holm's: what exceeds it is then significant, whatever the rest.
             detectable=detectable(each.components, 1 - ALPHA / len(tested)),
         )
@@ -158,14 +168,28 @@ class _Judged:
     pair: tuple[Peft, frozenset[_Side]]
 
 
+def family_size(verdicts: Sequence[Verdict]) -> int:
+    """Returns how many questions Holm's correction was over; 0 where none was tested.
+
+    A record of before this was kept tells how many verdicts have a p.
+    """
+    tested = [verdict for verdict in verdicts if verdict.p is not None]
+    return next((v.n_tests for v in tested if v.n_tests is not None), len(tested))
+
+
 def equal_random(arm: Arm, arms: Mapping[Arm, Runs]) -> dict[Unit, CellResult]:
     """Returns the random control of the arm's own size, split by split and seed by seed.
 
     What a selection keeps may differ from split to split, and its control with it.
     """
+    sizes = {
+        rule.count: runs
+        for other, runs in arms.items()
+        if other[1:] == arm[1:] and (rule := parse_selection(other[0])).rule == "random"
+    }
     found = {}
     for unit, cell in arms[arm].items():
-        control = arms.get((f"random:k={cell.n_selected}", *arm[1:]), {}).get(unit)
+        control = sizes.get(cell.n_selected, {}).get(unit)
         if control is not None:
             found[unit] = control
     return found
@@ -219,11 +243,15 @@ def compared(arm: Arm, against: str, controls: Runs, arms: Mapping[Arm, Runs]) -
     if not shared or len(sides) == 1:
         return None
     delta, by_split = mean_by_split([(unit, _difference(runs, controls, unit)) for unit in shared])
-    verdict = Verdict(*arm, against, len(shared), len(by_split), delta)
+    of_splits = n_splits_of(arms)
+    verdict = Verdict(*arm, against, len(shared), len(by_split), delta, of_splits)
     components = (
-        [between_splits(by_split, test_to_train(runs[shared[0]]))]
+        within_split(runs, controls, shared, arms)
+        if of_splits == 1
+        # A pair on one of several splits would be tested as if that were the only one.
+        else [between_splits(by_split, test_to_train(runs[shared[0]]))]
         if len(by_split) > 1
-        else within_split(runs, controls, shared, arms)
+        else []
     )
     pair = (arm[1], frozenset(sides))
     if not components:

@@ -9,9 +9,16 @@ from typing import Any
 import numpy as np
 
 from lipo_cli.comparison.cell_result import CellResult
-from lipo_cli.comparison.plan import labelled
+from lipo_cli.comparison.plan import labelled, on_splits
 from lipo_cli.comparison.statistics import Verdict, equal_random, verdicts_of
-from lipo_cli.comparison.variation import Arm, Unit, arms_of, mean_by_split, mean_interval
+from lipo_cli.comparison.variation import (
+    Arm,
+    Unit,
+    arms_of,
+    mean_by_split,
+    mean_interval,
+    n_splits_of,
+)
 from lipo_cli.settings import Peft
 from lipo_cli.valuation.agreement import jaccard
 
@@ -24,6 +31,8 @@ class SummaryRow:
 
     Attributes:
         n_seeds: Finished cells: seeds, times splits where several are compared.
+        n_selected: Points chosen; of several splits on the first that finished.
+        n_train: Rows trained on, likewise.
         test_rmse_sd: Sample standard deviation over seeds; None with fewer than two.
         test_low: Lower end of the 95 % interval of the mean test RMSE (seeds and test molecules);
             None with fewer than two seeds.
@@ -40,6 +49,11 @@ class SummaryRow:
             selection, method and seed: negative means that this model is better.
         delta_model_low: Lower end of its 95 % interval, as above.
         delta_model_high: Upper end.
+        n_splits: Splits with a finished cell: a random control has the size of a choice, which may
+            differ from split to split.
+        of_splits: Splits of the comparison with a finished cell of any row. A row of fewer has
+            means that compare with no other row's.
+        selected_by_split: Points chosen on each of several splits; empty for one split.
     """
 
     selection: str
@@ -64,15 +78,41 @@ class SummaryRow:
     delta_model: float | None = None
     delta_model_low: float | None = None
     delta_model_high: float | None = None
+    n_splits: int = 1
+    of_splits: int = 1
+    selected_by_split: Sequence[int] = ()
 
     @property
     def label(self) -> str:
         """Names selection and model."""
         return labelled(self.selection, self.model)
 
+    @property
+    def name(self) -> str:
+        """Names selection and model, and the splits where it is not on all."""
+        return self.label + on_splits(self.n_splits, self.of_splits)
+
+    @property
+    def chosen(self) -> str:
+        """Says how many points were chosen: on several splits from the fewest to the most."""
+        return _counted(self.n_selected, self.selected_by_split)
+
+    @property
+    def trained(self) -> str:
+        """Says on how many rows it was trained, likewise."""
+        # Of several splits each has as many primary rows, give or take one.
+        own = (self.n_train or 0) - (self.n_selected or 0)
+        return _counted(self.n_train, [own + n for n in self.selected_by_split])
+
     def as_dict(self) -> dict[str, Any]:
         """Returns the row by name."""
         return asdict(self)
+
+
+def _counted(first: int | None, by_split: Sequence[int]) -> str:
+    if len(set(by_split)) > 1:
+        return f"{min(by_split):,} to {max(by_split):,}"
+    return f"{first:,}" if first is not None else ""
 
 
 def summarise(
@@ -116,6 +156,8 @@ def _row(
     test_low, test_high = mean_interval(key, arms) or none
     judged = first.role == "asked" and not selection.startswith("random:")
     chance = equal_random(key, arms) if judged else {}
+    sizes = {cell.split: cell.n_selected for cell in done if cell.n_selected is not None}
+    of_splits = n_splits_of(arms)
     return SummaryRow(
         selection=selection,
         peft=peft,
@@ -143,6 +185,9 @@ def _row(
         else _difference(done, groups.get((selection, peft, baseline), [])),
         delta_model_low=model_low,
         delta_model_high=model_high,
+        n_splits=len({cell.split for cell in done}),
+        of_splits=of_splits,
+        selected_by_split=[*sizes.values()] if of_splits > 1 else [],
     )
 
 

@@ -37,6 +37,11 @@ def arms_of(cells: Sequence[CellResult]) -> dict[Arm, dict[Unit, CellResult]]:
     return arms
 
 
+def n_splits_of(arms: Mapping[Arm, Runs]) -> int:
+    """Returns how many splits have a finished cell."""
+    return len({split for runs in arms.values() for split, _ in runs})
+
+
 def mean_by_split(values: Sequence[tuple[Unit, float]]) -> tuple[float, list[float]]:
     """Returns the mean over splits of the means over their seeds, and those means.
 
@@ -64,13 +69,15 @@ def mean_interval(arm: Arm, arms: Mapping[Arm, Runs]) -> tuple[float, float] | N
         arms: The finished cells of every arm.
 
     Returns:
-        Its ends; None with one seed of one split.
+        Its ends; None with one seed of one split, or an arm on one of several splits.
     """
     cells = [*arms[arm].values()]
     units = [*arms[arm]]
     if len(cells) < 2:
         return None
     centre, means = mean_by_split([(unit, _rmse(cell)) for unit, cell in arms[arm].items()])
+    if n_splits_of(arms) > 1 and len(means) == 1:
+        return None
     if len(means) > 1:
         components = [between_splits(means, test_to_train(cells[0]))]
     else:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lipo_cli.errors import TrackingError
@@ -108,9 +109,17 @@ def _rows(
         return None, None
     try:
         rows = json.loads(comparison.artifact(RESULT).read_text(encoding="utf-8"))["summary"]
-        by_name = {row["selection"]: row for row in rows if row["peft"] == settings.get("peft")}
-    except (TrackingError, OSError, ValueError, KeyError, TypeError):
+        by_name = {row["selection"]: row for row in rows if _is_of(row, settings)}
+    except (TrackingError, OSError, ValueError, KeyError, TypeError, AttributeError):
         # A comparison that was cut off has no table; what the version itself says still stands.
         return None, None
     selection = settings.get("selection")
     return by_name.get(selection), None if selection == CONTROL else by_name.get(CONTROL)
+
+
+def _is_of(row: Mapping[str, Any], settings: Mapping[str, str]) -> bool:
+    """Says whether a row is of the version's method, and of its model where it names one."""
+    model, base = row.get("model"), settings.get("base")
+    # A comparison's models differ in their last components, by which some records know them.
+    same = model is None or (base is not None and Path(model).name == Path(base).name)
+    return same and row["peft"] == settings.get("peft")

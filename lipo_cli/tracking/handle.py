@@ -41,13 +41,23 @@ class RunHandle:
         run_id: MLflow's name of the run.
         store: Where it is.
         experiment_id: MLflow's number of its experiment.
+        was_finished: Whether it had finished before it was opened again.
     """
 
-    def __init__(self, store: Store, run_id: str, experiment_id: str, *, resumed: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        run_id: str,
+        experiment_id: str,
+        *,
+        resumed: bool,
+        was_finished: bool = False,
+    ) -> None:
         self.store = store
         self.run_id = run_id
         self.experiment_id = experiment_id
         self._client = store.client()
+        self.was_finished = was_finished
         self._resumed = resumed
         self._written: dict[str, int] = {}
 

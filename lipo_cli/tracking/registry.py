@@ -18,6 +18,7 @@ from lipo_cli.tracking.versions import (
     CHAMPION,
     RegisteredVersion,
     list_versions,
+    named,
     parse_name,
     resolve,
     show_version,
@@ -220,7 +221,7 @@ def _version_of(
     """Registers the challenger, or takes the version that it was registered as before."""
     client = store.client()
     logged = client.get_logged_model(model_uri.removeprefix("models:/"))
-    for known in client.search_model_versions(f"name = '{name}'"):
+    for known in client.search_model_versions(named(name)):
         if known.run_id == run_id and known.source in (model_uri, logged.artifact_location):
             for key, value in {**measured, **tags}.items():
                 client.set_model_version_tag(name, known.version, key, value)

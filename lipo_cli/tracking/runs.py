@@ -65,8 +65,9 @@ def start_run(
     """Opens a run for the length of a block and closes it whatever happens in there.
 
     It ends FINISHED; KILLED on Ctrl-C, SIGTERM and SystemExit; FAILED, with the tag `error`, on any
-    other exception. The run says which process owns it, so that one that was killed without notice
-    can be told from one that lives.
+    other exception. One that had finished before and was taken up again stays so in any case. The
+    run says which process owns it, so that one that was killed without notice can be told from one
+    that lives.
 
     Args:
         store: Where it goes.
@@ -105,7 +106,7 @@ def start_run(
         except BaseException as error:
             # A signal that came while the run was being closed is delivered after that.
             if handle is not None and not finished:
-                _close_after(client, handle.run_id, error)
+                _close_after(client, handle, error)
             raise
 
 
@@ -124,7 +125,8 @@ def _reopen(store: Store, client: MlflowClient, run_id: str, tags: Mapping[str, 
     if ERROR_TAG in run.data.tags:
         client.delete_tag(run_id, ERROR_TAG)
     client.update_run(run_id, status="RUNNING")
-    return RunHandle(store, run_id, run.info.experiment_id, resumed=True)
+    was_finished = run.info.status == "FINISHED"
+    return RunHandle(store, run_id, run.info.experiment_id, resumed=True, was_finished=was_finished)
 
 
 def _experiment_id(store: Store, client: MlflowClient, name: str) -> str:
@@ -156,9 +158,12 @@ def _artifact_location(store: Store, experiment: str) -> str | None:
     return (store.artifacts / plain).as_uri()
 
 
-def _close_after(client: MlflowClient, run_id: str, error: BaseException) -> None:
+def _close_after(client: MlflowClient, handle: RunHandle, error: BaseException) -> None:
     """Ends a run after an exception, which stays the one that the caller sees."""
+    run_id = handle.run_id
     status = "KILLED" if is_interruption(error) else "FAILED"
+    if handle.was_finished:  # what it held is still there, under its list of files
+        status = "FINISHED"
     try:
         with deferred_signals():
             if status == "FAILED":

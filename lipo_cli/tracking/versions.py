@@ -85,9 +85,15 @@ def list_versions(store: Store, name: str | None = None) -> list[RegisteredVersi
         found: list[RegisteredVersion] = []
         for each in names:
             aliases = _aliases(client, each)
-            versions = client.search_model_versions(f"name = '{each}'")
+            versions = client.search_model_versions(named(each))
             found.extend(_registered(v, aliases.get(str(v.version), ())) for v in versions)
     return sorted(found, key=lambda v: (v.model, -int(v.version)))
+
+
+def named(model: str) -> str:
+    """Returns MLflow's filter for the versions of a model, whatever its name."""
+    quote = '"' if "'" in model else "'"
+    return f"name = {quote}{model}{quote}"
 
 
 def show_version(store: Store, uri: str) -> RegisteredVersion:

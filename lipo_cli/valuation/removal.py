@@ -79,8 +79,12 @@ class OptimalSubset:
     honest_gain_over_none: float | None = None
     honest_gain_over_none_error: float | None = None
 
-    def sentence(self) -> str:
-        """Returns the finding in one line, with its uncertainty."""
+    def sentence(self, none: str = "with none") -> str:
+        """Returns the finding in one line, with its uncertainty.
+
+        Args:
+            none: How the game predicts without any point.
+        """
         kept = f"keeping {self.n_kept} of {len(self.curve) - 1} points"
         over_all = _lower_by(self.honest_gain_over_all, self.honest_gain_over_all_error)
         over_none = _lower_by(self.honest_gain_over_none, self.honest_gain_over_none_error)
@@ -88,7 +92,7 @@ class OptimalSubset:
             return f"{kept}; no honest estimate of the gain, which takes three or more folds"
         return (
             f"{kept}; nested estimate of the held-out mean squared error: "
-            f"{over_all} than with all, {over_none} than with none"
+            f"{over_all} than with all, {over_none} than {none}"
         )
 
 

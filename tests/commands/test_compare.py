@@ -14,7 +14,9 @@ import pandas as pd
 import pytest
 
 from lipo_cli.chem import demo
+from lipo_cli.errors import TrackingError
 from lipo_cli.main import main
+from lipo_cli.tracking.ledger import MlflowLedger
 from lipo_cli.tracking.runs import find_runs
 from lipo_cli.tracking.stale import find_stale
 from lipo_cli.tracking.store import open_store
@@ -164,6 +166,24 @@ def test_the_champion_is_shown_with_the_audit_of_its_secondary_set(
     assert main(["model", "show", "--store", str(folder / "whole"), "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
     assert (shown["audit"], shown["audit_line"]) == (audit["level"], audit["one_line"])
+
+
+def test_a_champion_that_cannot_be_registered_is_told_after_the_table(
+    bench: Bench, whole: dict, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise TrackingError("the registry is not there", where="lipophilicity")
+
+    monkeypatch.setattr(MlflowLedger, "promote", refuse)
+    monkeypatch.chdir(bench.folder)
+    out = bench.folder / "refused"
+    assert main([*bench.command("whole")[3:], "--out", str(out)]) == TrackingError.exit_code
+    shown = capsys.readouterr()
+    assert numbers(json.loads(shown.out)) == numbers(whole)
+    assert shown.err.splitlines()[-1] == "error: lipophilicity: the registry is not there"
+    assert (out / "report.html").is_file()
+    # It is there for `lipo report`, too.
+    assert main(["report", "--store", "whole", "--out", str(out / "again.html")]) == 0
 
 
 def test_a_misspelt_selection_is_found_before_the_data_are_read(

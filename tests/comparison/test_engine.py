@@ -20,7 +20,14 @@ from lipo_cli.comparison.engine import compare, other_references, reference_mode
 from lipo_cli.comparison.plan import Cell, Choice
 from lipo_cli.comparison.prepare import other_splits, prepare
 from lipo_cli.comparison.result import Comparison
-from lipo_cli.errors import DataError, Interrupted, SettingsError, TrainingError, ValuationError
+from lipo_cli.errors import (
+    DataError,
+    Interrupted,
+    SettingsError,
+    TrackingError,
+    TrainingError,
+    ValuationError,
+)
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import CompareSettings, ScoringMethod
 from lipo_cli.tracking.ledger import MlflowLedger
@@ -133,6 +140,21 @@ def test_the_champion_is_registered_and_is_the_best_on_validation(
     assert result.best is best
     folder = regressor_folder(store, "models:/lipophilicity@champion")
     assert (folder / "manifest.json").is_file()
+
+
+def test_a_title_that_is_refused_takes_no_table_away(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise TrackingError("the registry is not there")
+
+    monkeypatch.setattr(MlflowLedger, "promote", refuse)
+    result = run(world.settings(selections=("random:k=6",)), store)
+    assert result.best is not None
+    assert result.champion is None
+    assert str(result.refused) == "the registry is not there"
+    assert all(cell.status == "finished" for cell in result.cells)
+    assert result.summary
 
 
 def test_a_pool_that_failed_its_audit_leaves_the_control_as_the_best(

@@ -259,6 +259,48 @@ def test_an_interval_is_that_of_the_verdict_where_there_is_one(page: Element) ->
     )
 
 
+def test_two_pretrained_models_are_judged_where_nothing_was_added(
+    tmp_path: Path, settings: CompareSettings
+) -> None:
+    of_model = verdict(
+        "none", "lora", model="path/to/adapted", against="none (small)", delta=-0.05, low=-0.07,
+        high=-0.03, p=0.001, p_holm=0.001, n_tests=1,
+    )  # fmt: skip
+    cells = [
+        replace(cell("none", "lora", seed), model=model)
+        for seed in (0, 1)
+        for model in ("small", "path/to/adapted")
+    ]
+    folder = result_in(
+        tmp_path / "r", settings, cells=cells, verdicts=[of_model], summary=summarise(cells)
+    )
+    text = parse(make_report(folder)).one("main").text
+    assert "Against none (small): better (lora on adapted)" in text
+    assert re.sub(r"(?<![\w.])-(?=\d)", MINUS, of_model.numbers()) in text
+    shown = "Shown to lower the error against the first model, small: none (adapted) / lora."
+    assert shown in text
+    assert "Nothing was added" not in text
+
+
+def test_the_mark_of_the_lowest_is_among_rows_of_as_many_cells(
+    tmp_path: Path, settings: CompareSettings
+) -> None:
+    """The easiest split is no merit of the random control that is on that one alone."""
+    cells = []
+    for split, (level, name) in enumerate(((0.3, "random:k=6"), (0.9, "random:k=9"))):
+        for selection, shift in (("none", 0.02), ("all", 0.04), ("tsds:top=6", 0.0), (name, 0.1)):
+            one = cell(selection if selection != "random:k=9" else "random:k=6", "lora", 0)
+            cells.append(replace(one, selection=selection, split=split, test_rmse=level + shift))
+    folder = result_in(tmp_path / "r", settings, cells=cells, summary=summarise(cells))
+    page = parse(make_report(folder))
+    lines = {row[0]: row for row in rows(_table(page, "table-summary"))}
+    assert [name for name, row in lines.items() if "lowest" in row[6]] == ["tsds:top=6"]
+    assert "random:k=6 (on 1 of 2 splits)" in lines
+    (alt,) = [p.attributes["alt"] for p in page.all("img") if "Dot plot" in p.attributes["alt"]]
+    assert "random:k=6 (on 1 of 2 splits) 0.400" in alt
+    assert "tsds:top=6 0.600" in alt
+
+
 def test_the_verdicts_are_there_word_for_word_and_in_short(page: Element) -> None:
     text = page.one("main").text
     for each in VERDICTS:
@@ -270,7 +312,7 @@ def test_the_verdicts_are_there_word_for_word_and_in_short(page: Element) -> Non
     assert "better than none" in text
     lowered = "Shown to lower the error against none: tsds:top=6 / lora."
     assert f"{lowered} Shown to raise it: tsds:top=6 / bitfit." in text
-    assert "family of 3 tests" in text
+    assert "family of 3 distinct tests" in text
 
 
 def test_where_nothing_was_tested_the_page_says_so(made: Path) -> None:

@@ -16,7 +16,7 @@ from lipo_cli.comparison.intervals import (
     residual_variance,
     rmse_terms,
 )
-from lipo_cli.comparison.statistics import verdicts_of
+from lipo_cli.comparison.statistics import family_size, verdicts_of
 from lipo_cli.comparison.summary import summarise
 from lipo_cli.comparison.variation import arms_of, mean_interval
 
@@ -126,6 +126,21 @@ def test_the_correction_is_over_all_verdicts():
     found = verdicts_of(cells("none", "all", "tsds", "knn"))
     smallest = min(found, key=lambda v: v.p)
     assert smallest.p_holm == pytest.approx(min(1, len(found) * smallest.p))
+
+
+def test_the_family_is_counted_by_questions():
+    none = cells("none")
+    twins = [replace(c, selection=name) for name in ("tsds", "influence") for c in none]
+    found = verdicts_of([*none, *cells("all", "knn"), *twins])
+    tested = [v for v in found if v.p is not None]
+    # all, tsds and influence against each other's twin are one question.
+    assert len(tested) == 5
+    assert family_size(found) == 3
+    smallest = min(tested, key=lambda v: v.p)
+    assert smallest.p_holm == pytest.approx(min(1, 3 * smallest.p))
+    old = [replace(v, n_tests=None) for v in found]
+    assert family_size(old) == 5
+    assert family_size([]) == 0
 
 
 def test_one_question_under_several_names_is_tested_once():
@@ -274,6 +289,64 @@ def test_the_random_control_is_that_of_the_size_on_each_split():
     assert found["random of equal size"].delta == pytest.approx(np.mean(deltas))
     (row,) = [row for row in summarise(several) if row.selection == "tsds"]
     assert row.delta_random == pytest.approx(np.mean(deltas))
+
+
+def several_splits(sizes, seeds=2):
+    """Splits by name, with how many points `tsds` keeps on each; none: it is `none` over again."""
+    several = []
+    for split, size in sizes.items():
+        for seed in range(seeds):
+            none = cell("none", seed, 0.6, split=split)
+            several += [none, cell("all", seed, 0.6, split=split)]
+            if size:
+                several.append(cell("tsds", seed, 0.4, split=split, n_selected=size))
+                control = cell(f"random:k={size}", seed, 0.8, split=split, n_selected=size)
+                several.append(control)
+            else:
+                several.append(replace(none, selection="tsds"))
+    return several
+
+
+def test_a_pair_on_one_of_several_splits_is_no_test():
+    several = several_splits({0: 10, 1: 0, 2: 0})
+    found = {(v.selection, v.against): v for v in verdicts_of(several)}
+    alone = found["tsds", "random:k=10"]
+    assert (alone.n_splits, alone.of_splits, alone.n_seeds) == (1, 3, 2)
+    assert (alone.low, alone.high, alone.p, alone.p_holm, alone.detectable) == (None,) * 5
+    assert alone.sentence().endswith(
+        "against random:k=10: one split: cannot be told from what another split would do"
+    )
+    assert alone.sentence().startswith("tsds / lora (on 1 of 3 splits): ")
+    # It is no part of the family either, and the others are tested as they were without it.
+    assert {v.n_tests for v in found.values() if v.p is not None} == {3}
+    without = [c for c in several if not c.selection.startswith("random")]
+    others = [v for v in found.values() if v is not alone]
+    assert others == verdicts_of(without)
+    # As the only split it is tested: then the verdict is about that split.
+    (first,) = [v for v in verdicts_of(several[:8]) if v.against == "random:k=10"]
+    assert first.p is not None
+
+
+def test_a_mean_on_one_of_several_splits_has_no_interval():
+    several = several_splits({0: 10, 1: 90, 2: 0})
+    rows = {row.selection: row for row in summarise(several)}
+    for name, n_splits in {"none": 3, "tsds": 3, "random:k=10": 1, "random:k=90": 1}.items():
+        row = rows[name]
+        assert (row.n_splits, row.of_splits) == (n_splits, 3)
+        assert (row.test_low is None) == (n_splits == 1)
+        assert row.name == name + (" (on 1 of 3 splits)" if n_splits == 1 else "")
+    assert rows["tsds"].chosen == "0 to 90"
+    assert rows["tsds"].trained == f"{400 - 10:,} to {400 + 80:,}"
+    assert (rows["all"].chosen, rows["all"].trained) == ("24", "400")
+
+
+def test_the_random_control_is_found_however_its_size_is_written():
+    for name in ("random:k=7", "random:k=07"):
+        several = cells("none", "all", "tsds:top=7", name, n_selected=7)
+        found = [v for v in verdicts_of(several) if v.against == name]
+        assert [v.selection for v in found] == ["tsds:top=7"]
+        (row,) = [row for row in summarise(several) if row.selection == "tsds:top=7"]
+        assert row.delta_random == pytest.approx(found[0].delta)
 
 
 def test_what_would_have_been_seen_is_seen():

@@ -96,6 +96,24 @@ def test_a_comparison_without_a_table_leaves_the_rest(
     assert found.test_rmse == 0.71
 
 
+@pytest.mark.parametrize("base", ["small", "path/to/adapted"])
+def test_of_several_pretrained_models_its_own_rows_speak(
+    store: Store, stand_in: Path, tmp_path: Path, base: str
+) -> None:
+    rows = [
+        {"selection": s, "peft": "lora", "model": model, "test_rmse": 0.5 + 0.1 * i + 0.2 * j}
+        for i, s in enumerate(("none", "tsds"))
+        for j, model in enumerate(("small", "path/to/adapted"))
+    ]
+    register(store, stand_in, tmp_path, result=json.dumps({"summary": rows}))
+    # A cell's tag has the last component, the version's tag the path as it was given.
+    version = store.client().get_model_version_by_alias(NAME, "champion")
+    store.client().set_model_version_tag(NAME, version.version, "base", base)
+    found = evidence_for(store, NAME)
+    own = [row for row in rows if row["model"] == base]
+    assert [found.control, found.summary] == own
+
+
 def forget(store: Store, tags: tuple[str, ...]) -> None:
     for tag in tags:
         store.client().delete_model_version_tag(NAME, "1", tag)

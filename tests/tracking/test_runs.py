@@ -50,6 +50,19 @@ def test_every_way_out_leaves_a_final_state(
         assert "\n" not in tag
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("disk full")])
+def test_what_was_finished_stays_so_when_it_is_taken_up_and_breaks(
+    store: Store, error: BaseException
+) -> None:
+    with start_run(store, "lipo", "x") as first:
+        first.metrics({"rmse": 0.5})
+    with pytest.raises(type(error)), start_run(store, "lipo", "x", run_id=first.run_id):
+        raise error
+    found = read_run(store, first.run_id)
+    assert (found.status, found.metrics["rmse"]) == ("FINISHED", 0.5)
+    assert "error" not in found.tags
+
+
 def test_error_that_an_interruption_caused_is_a_kill(store: Store) -> None:
     wrapped = RuntimeError("a library wrapped it")
     wrapped.__cause__ = Interrupted(15)

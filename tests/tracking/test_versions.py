@@ -33,6 +33,15 @@ def two_versions(store: Store, stand_in: Path) -> Store:
     return store
 
 
+def test_a_name_with_a_quote_hides_no_other(two_versions: Store, stand_in: Path) -> None:
+    with start_run(two_versions, "lipo", "x") as run:
+        uri = run.model(stand_in, ["CCO"])
+    for _ in range(2):
+        promote_champion(two_versions, run.run_id, uri, "it's", metric_value=0.5, scope="s")
+    known = [(v.model, v.version) for v in list_versions(two_versions)]
+    assert known == [("it's", "1"), (NAME, "2"), (NAME, "1")]
+
+
 @pytest.mark.parametrize("scheme", ["", "models:/"])
 @pytest.mark.parametrize(
     ("text", "wanted"),

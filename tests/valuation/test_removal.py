@@ -207,18 +207,19 @@ def test_the_sentence_says_lower_or_higher():
     optimal = optimal_subset(
         game, ts_dshapley(game, TsdsSettings(min_permutations=4, max_permutations=20))
     )
-    said = replace(
+    known = replace(
         optimal,
         n_kept=12,
         honest_gain_over_all=0.0794,
         honest_gain_over_all_error=0.0341,
         honest_gain_over_none=-0.017,
         honest_gain_over_none_error=0.0166,
-    ).sentence()
-    assert said == (
+    )
+    assert known.sentence() == (
         "keeping 12 of 20 points; nested estimate of the held-out mean squared error: "
         "lower by 0.079 +- 0.034 than with all, higher by 0.017 +- 0.017 than with none"
     )
+    assert known.sentence("by a mean").endswith("higher by 0.017 +- 0.017 than by a mean")
 
 
 def test_ties_keep_more():
