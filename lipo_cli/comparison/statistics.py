@@ -245,14 +245,12 @@ def compared(arm: Arm, against: str, controls: Runs, arms: Mapping[Arm, Runs]) -
     delta, by_split = mean_by_split([(unit, _difference(runs, controls, unit)) for unit in shared])
     of_splits = n_splits_of(arms)
     verdict = Verdict(*arm, against, len(shared), len(by_split), delta, of_splits)
-    components = (
-        within_split(runs, controls, shared, arms)
-        if of_splits == 1
-        # A pair on one of several splits would be tested as if that were the only one.
-        else [between_splits(by_split, test_to_train(runs[shared[0]]))]
-        if len(by_split) > 1
-        else []
-    )
+    if of_splits == 1:
+        components = within_split(runs, controls, shared, arms)
+    elif len(by_split) > 1:
+        components = [between_splits(by_split, test_to_train(runs[shared[0]]))]
+    else:
+        components = []  # on one of several splits, which is not to be tested as the only one
     pair = (arm[1], frozenset(sides))
     if not components:
         return _Judged(verdict, [], pair)
