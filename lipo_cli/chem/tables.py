@@ -192,10 +192,14 @@ def _check_rows(
         first = bad[0]
         shown = f": {first.text!r}" if first.text else ""
         count = "1 bad row" if len(bad) == 1 else f"{len(bad):,} bad rows"
+        # Where most rows are bad it is the file that is wrong, not they.
+        advice = (
+            "correct the file" if 2 * len(bad) > n_rows > 2 else "--on-invalid skip leaves them out"
+        )
         raise DataError(
             f"{first.reason}{shown}",
             where=f"{path}:{first.line}",
-            hint=f"{count} among {n_rows:,}; --on-invalid skip leaves them out",
+            hint=f"{count} among {n_rows:,}; {advice}",
         )
     if not records:
         raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -128,9 +129,12 @@ def compare(
     prepared = prepare(settings.data)
     settings = resolved(settings, prepared)
     audit = announce(prepared)
+    _check_models(settings)
     budgeted = _budgeted(settings, prepared, budget, store, dry_run) if budget else None
     if budgeted is not None:
         settings = budgeted.settings
+    if out is not None and not dry_run:
+        _check_folder(out, settings)
     if dry_run:
         from lipo_cli.commands.compare_tables import show_plan
 
@@ -141,6 +145,39 @@ def compare(
         raise PartialFailure(
             f"{failed} of {len(report['cells'])} cells failed",
             hint="the table shows why; the same command computes only these again",
+        )
+
+
+def _check_models(settings: CompareSettings) -> None:
+    """Looks for every pretrained model before the first of them is trained.
+
+    Raises:
+        ModelError: one is not there.
+    """
+    from lipo_cli.model.base import resolve_base
+
+    for model in settings.models or (settings.training.model,):
+        resolve_base(model)
+
+
+def _check_folder(out: Path, settings: CompareSettings) -> None:
+    """Makes sure that a folder holds no other comparison, whose files would stay beside this one's.
+
+    Raises:
+        SettingsError: it does.
+    """
+    saved = out / "settings.json"
+    if not (saved.is_file() and (out / "result.json").is_file()):
+        return
+    try:
+        same = json.loads(saved.read_text(encoding="utf-8")) == settings.model_dump(mode="json")
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        raise SettingsError(
+            f"{out} holds the result of another comparison",
+            where="--out",
+            hint="give another folder; `lipo report` makes the report of that one again",
         )
 
 
@@ -178,7 +215,7 @@ def _run(
 ) -> dict[str, Any]:
     from lipo_cli.commands.compare_output import as_dict
     from lipo_cli.commands.compare_run import is_sound, run_recorded
-    from lipo_cli.commands.compare_tables import show_result
+    from lipo_cli.commands.compare_tables import show_result, tell_notes
     from lipo_cli.commands.console import emit_json, say, warn
     from lipo_cli.comparison.budget import without_verdict
     from lipo_cli.tracking.ledger import MlflowLedger
@@ -196,6 +233,7 @@ def _run(
         report["budget"] = {**budgeted.as_dict(), "left_out": result.left_out}
     if as_json:
         emit_json(report)
+        tell_notes(result, settings)
     else:
         show_result(result, settings)
     if not is_sound(audit):

@@ -48,6 +48,7 @@ def as_dict(result: Comparison) -> dict[str, Any]:
         "champion": result.champion,
         "tuning": [tuned.as_dict() for tuned in result.tunings.found.values()],
         "left_out": result.left_out,
+        "constants": [constant.as_dict() for constant in result.constants],
     }
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Literal
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -13,6 +12,7 @@ from lipo_cli.commands.console import emit_json, out, say, warn
 from lipo_cli.commands.dataset_lines import tell_unread
 from lipo_cli.comparison.budget import Budgeted
 from lipo_cli.comparison.cell_result import CellResult
+from lipo_cli.comparison.constant import constant_line, learned_little
 from lipo_cli.comparison.estimate import estimate
 from lipo_cli.comparison.plan import cell_name, make_plan
 from lipo_cli.comparison.prepare import Prepared
@@ -86,16 +86,20 @@ def show_plan(
     )
 
 
+def tell_notes(result: Comparison, settings: CompareSettings) -> None:
+    """Says beside machine-readable output what a reader of the tables is told about them."""
+    _tell_constant(result)
+    _tell_failed(result.cells)
+    _tell_training(result.cells, settings.training)
+
+
 def show_result(result: Comparison, settings: CompareSettings) -> None:
     """Prints the summary, the verdicts, the overlaps and the champion."""
     print_whole(lambda left_out: _summary_table(result.summary, left_out), _LEFT_OUT_FIRST)
     _tell_constant(result)
     for tuned in result.tunings.found.values():
         out.print(tuned.sentence(), markup=False, soft_wrap=True)
-    for cell in result.cells:
-        if cell.status == "failed":
-            name = cell_name(cell.label, cell.peft, cell.seed, cell.split)
-            say(f"failed: {name}: {cell.error}")
+    _tell_failed(result.cells)
     _show_verdicts(result, settings)
     _tell_training(result.cells, settings.training)
     for overlap in result.overlaps:
@@ -171,37 +175,34 @@ def _summary_table(summary: Sequence[SummaryRow], left_out: Collection[str] = ()
     return table
 
 
+def _tell_failed(cells: Sequence[CellResult]) -> None:
+    for cell in cells:
+        if cell.status == "failed":
+            name = cell_name(cell.label, cell.peft, cell.seed, cell.split)
+            say(f"failed: {name}: {cell.error}")
+
+
 def _tell_constant(result: Comparison) -> None:
-    """Says how far off the mean label is: what every model has to beat."""
-    known = [cell.val_rmse for cell in result.cells if cell.val_rmse is not None]
-    if not known or len({cell.split for cell in result.cells}) > 1:
+    """Says how far off the mean label is, and warns where no cell is much better."""
+    if not result.constants or all(cell.val_rmse is None for cell in result.cells):
         return
-    prepared = result.prepared
-    mean = prepared.train.labels.mean()
-    val, test = (
-        float(np.sqrt(np.mean((prepared.part(part).labels - mean) ** 2)))
-        for part in ("val", "test")
-    )
-    text = f"the mean label of train, predicted for all: val RMSE {val:.4f}, test RMSE {test:.4f}"
-    if min(known) > _HARDLY * val:
+    text = constant_line(result.constants)
+    if learned_little(result.constants, result.cells):
         warn(f"{text}; no cell is much better than that: give --epochs more")
     else:
         say(text)
-
-
-_HARDLY = 0.9
-"""A model above this part of the constant's error has learned little."""
 
 
 def _tell_training(cells: Sequence[CellResult], training: TrainingSettings) -> None:
     """Says what the cells' training leaves open: too few epochs, rows seldom seen, tokens cut."""
     done = [cell for cell in cells if cell.status == "finished"]
     late = sum(cell.best_epoch == len(cell.history) for cell in done)
-    if late:
+    added = any(cell.n_selected for cell in done)
+    if late and training.epochs > 1:
         more = FEWER_VIEWS if training.equal_steps else MORE_STEPS
         say(
-            f"{late} of {len(done)} cells were best in their last epoch, still falling; {more}: "
-            "give --epochs more"
+            f"{late} of {len(done)} cells were best in their last epoch, still falling"
+            f"{f'; {more}' if added else ''}: give --epochs more"
         )
     if training.equal_steps:
         _tell_views(done, training.epochs)
@@ -241,6 +242,7 @@ def _show_verdicts(result: Comparison, settings: CompareSettings) -> None:
     tested = family_size(result.verdicts)
     if not tested:
         return
+    tests = "test" if tested == 1 else "tests"
     n_splits = max(verdict.of_splits for verdict in result.verdicts)
     if n_splits > 1:
         covers = (
@@ -252,7 +254,7 @@ def _show_verdicts(result: Comparison, settings: CompareSettings) -> None:
             f"over {settings.seeds} training seeds and the test molecules, on one split and one "
             "scoring: another split may differ by more"
         )
-    say(f"95 % intervals {covers}; Holm's correction over {tested} distinct tests")
+    say(f"95 % intervals {covers}; Holm's correction over {tested} distinct {tests}")
 
 
 def _whole(value: int | None) -> str:

@@ -197,9 +197,10 @@ def _load(settings: DataSettings, *, primary_only: bool = False) -> Dataset:
     """Loads the dataset and says on stderr which it is and what was left out of it."""
     from lipo_cli.chem.datasets import load_dataset
     from lipo_cli.commands.console import say, warn
+    from lipo_cli.commands.dataset_lines import what_it_is
 
     found = load_dataset(settings)
-    say(f"dataset {found.name}: {found.description}; {found.hint}")
+    say(what_it_is(found))
     for table in (found.primary, None if primary_only else found.secondary):
         if table is not None and table.bad_rows:
             first = table.bad_rows[0]

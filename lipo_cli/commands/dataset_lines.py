@@ -10,10 +10,17 @@ from lipo_cli.commands.console import say, warn
 
 if TYPE_CHECKING:
     from lipo_cli.chem.audit import AuditReport
+    from lipo_cli.chem.datasets import Dataset
     from lipo_cli.comparison.prepare import Prepared
 
 _NAMED = 5
 """How many bad rows are named."""
+
+
+def what_it_is(dataset: Dataset) -> str:
+    """Says in a line which dataset is used, and how to get another."""
+    hint = f"; {dataset.hint}" if dataset.hint else ""
+    return f"dataset {dataset.name}: {dataset.description}{hint}"
 
 
 def announce(prepared: Prepared, *, primary_only: bool = False) -> AuditReport | None:
@@ -25,8 +32,7 @@ def announce(prepared: Prepared, *, primary_only: bool = False) -> AuditReport |
     from lipo_cli.chem.audit import audit_secondary
 
     dataset, split = prepared.dataset, prepared.split
-    hint = f"; {dataset.hint}" if dataset.hint else ""
-    say(f"dataset {dataset.name}: {dataset.description}{hint}")
+    say(what_it_is(dataset))
     primary = dataset.primary
     pool = None if primary_only else prepared.pool
     for table in (primary, *([pool.table] if pool is not None else [])):

@@ -71,6 +71,7 @@ def evidence_as_dict(evidence: Evidence, store: Path | None) -> dict[str, Any]:
         "test_mae": evidence.test_mae,
         "test_rmse_over_seeds": summary.get("test_rmse"),
         "test_rmse_sd": summary.get("test_rmse_sd"),
+        "constant": evidence.constant,
         "control": None
         if control is None
         else {key: control.get(key) for key in ("selection", "peft", "test_rmse", "n_seeds")},
@@ -112,6 +113,9 @@ def _lines(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "base model", content["base"] or UNKNOWN
     yield "validation RMSE", _rmse(content["val_rmse"], "chose the epoch and the champion")
     yield "test RMSE", _rmse(content["test_rmse"], "measured at the end, chose nothing")
+    if content["constant"] is not None:
+        val, test = (content["constant"][name] for name in ("val_rmse", "test_rmse"))
+        yield "to be beaten", f"train's mean label for all: validation {val:.4f}, test {test:.4f}"
     if content["selection"] == CONTROL:
         yield "control", "it is the control itself: no secondary point was added"
     else:

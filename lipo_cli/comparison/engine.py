@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.cell_runs import Task, Workers, failed, run_cells
 from lipo_cli.comparison.cells import cell_fingerprint, run_cell
+from lipo_cli.comparison.constant import Constant
 from lipo_cli.comparison.fitted import Fitted
 from lipo_cli.comparison.ledger import Ledger, code_version
 from lipo_cli.comparison.plan import NO_ROWS, Cell, Plan, ScoresByMethod, make_plan
@@ -121,6 +122,7 @@ def compare(
         chosen=first.chosen,
         tunings=reduce(Tunings.joined, (split.tunings for split in splits)),
         left_out=[text for split in splits for text in split.left_out],
+        constants=[Constant.of(part, part.split.seed if other_splits else None) for part in parts],
     )
 
 

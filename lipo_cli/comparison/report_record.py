@@ -21,6 +21,7 @@ from lipo_cli.chem.audit import AuditReport
 from lipo_cli.chem.tables import MoleculeTable
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.cells import effective
+from lipo_cli.comparison.constant import Constant
 from lipo_cli.comparison.result import Comparison
 from lipo_cli.comparison.statistics import Verdict
 from lipo_cli.comparison.summary import Overlap, SummaryRow
@@ -57,6 +58,7 @@ class Material:
         curves: The removal curve of each.
         figures: PNG files by name, in reading order.
         tuning: What was found for each method, where it was tuned.
+        constants: The error of train's mean label on every split.
     """
 
     record: Mapping[str, Any]
@@ -73,6 +75,7 @@ class Material:
     values: dict[ScoringMethod, pd.DataFrame]
     curves: dict[ScoringMethod, pd.DataFrame]
     figures: dict[str, bytes]
+    constants: list[Constant]
 
     @property
     def decimals(self) -> int:
@@ -210,6 +213,7 @@ def _material(folder: Path, figures: Path) -> Material:
         values={method: read_values(path / "values.csv") for method, path in inside.items()},
         curves={method: read_curve(path) for method, path in inside.items()},
         figures={name: (figures / name).read_bytes() for name in record["figures"]},
+        constants=_revived(Constant, result.get("constants", [])),
     )
 
 

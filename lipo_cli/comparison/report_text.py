@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
+from lipo_cli.comparison.constant import constant_line, learned_little
 from lipo_cli.comparison.plan import cell_name, labelled
 from lipo_cli.comparison.report_reading import FEWER_VIEWS, MORE_STEPS, equal_steps, n_splits
 from lipo_cli.comparison.report_record import Material
@@ -76,12 +77,20 @@ def warnings_of(material: Material) -> list[str]:
             "One seed: differences of some hundredths are within the noise of retraining, and "
             "nothing below is a test."
         )
-    done = [cell for cell in material.cells if cell.status == "finished"]
-    late = sum(cell.best_epoch == material.settings["training"]["epochs"] for cell in done)
-    if late:
-        more = FEWER_VIEWS if equal_steps(material) else MORE_STEPS
+    if learned_little(material.constants, material.cells):
         found.append(
-            f"{late} of {len(done)} cells were best in their last epoch, still falling: {more}."
+            f"No cell is much better than {constant_line(material.constants, material.decimals)}. "
+            "What such models differ by says little: give --epochs more."
+        )
+    done = [cell for cell in material.cells if cell.status == "finished"]
+    epochs = material.settings["training"]["epochs"]
+    late = sum(cell.best_epoch == epochs for cell in done)
+    if late and epochs > 1:
+        more = FEWER_VIEWS if equal_steps(material) else MORE_STEPS
+        added = any(cell.n_selected for cell in done)
+        found.append(
+            f"{late} of {len(done)} cells were best in their last epoch, still falling"
+            f"{f': {more}' if added else ''}."
         )
     return found
 
@@ -119,6 +128,9 @@ def data_facts(material: Material) -> list[tuple[str, str]]:
             ("Overlap", record["overlap"]),
             ("Left to choose from", f"{data['n_secondary']:,} molecules"),
         ]
+    if material.constants:
+        line = constant_line(material.constants, material.decimals)
+        facts.append(("To be beaten", f"{line[0].upper()}{line[1:]}"))
     cut = max((cell.n_truncated or 0 for cell in material.cells), default=0)
     unknown = max((cell.n_unknown or 0 for cell in material.cells), default=0)
     longest = material.settings["training"]["max_length"]

@@ -115,13 +115,15 @@ def _in_short(verdicts: Sequence[Verdict]) -> str:
         ours = [verdict for verdict in verdicts if verdict.against == against]
         told = [v for v in ours if v.p_holm is not None]
         untold = [v for v in ours if v.p_holm is None]
+        whole = [v for v in untold if v.n_splits == v.of_splits]
         said = []
         for word, some in (
             ("better", [v for v in told if _better(v)]),
             ("worse", [v for v in told if v.significant and not _better(v)]),
             ("no difference shown", [v for v in told if not v.significant]),
-            ("cannot be told from one split", [v for v in untold if v.n_splits < v.of_splits]),
-            ("cannot be told from one seed", [v for v in untold if v.n_splits == v.of_splits]),
+            ("cannot be told from one split", [v for v in untold if v not in whole]),
+            ("the same to the digit", [v for v in whole if v.is_the_same]),
+            ("cannot be told from one seed", [v for v in whole if not v.is_the_same]),
         ):
             if some:
                 who = ", ".join(dict.fromkeys(_how(verdict) for verdict in some))

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lipo_cli.comparison.cell_result import CellResult
+from lipo_cli.comparison.constant import Constant
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.scoring import Scored
 from lipo_cli.comparison.statistics import Verdict
@@ -39,6 +40,7 @@ class Comparison:
         tunings: What was found for each method, where it was asked for.
         chosen: Positions in the pool by selection, for the first seed.
         left_out: What a time budget did not allow, in words.
+        constants: The error of train's mean label on every split.
     """
 
     prepared: Prepared
@@ -54,6 +56,7 @@ class Comparison:
     chosen: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     tunings: Tunings = field(default_factory=Tunings)
     left_out: list[str] = field(default_factory=list)
+    constants: list[Constant] = field(default_factory=list)
 
     @property
     def n_failed(self) -> int:

@@ -81,6 +81,11 @@ class Verdict:
         """Whether the difference holds at 5 % after the correction."""
         return self.p_holm is not None and self.p_holm < ALPHA
 
+    @property
+    def is_the_same(self) -> bool:
+        """Whether both sides came out alike with several seeds, so that nothing can be tested."""
+        return self.p is None and self.n_seeds > 1 and abs(self.delta) < 1e-6
+
     def numbers(self) -> str:
         """Says who is compared with whom, the difference, its interval and p, in a line."""
         who = f"{labelled(self.selection, self.model)} / {self.peft}"
@@ -96,6 +101,8 @@ class Verdict:
         """Says what that shows."""
         if self.p_holm is None and self.n_splits < self.of_splits:
             return "one split: cannot be told from what another split would do"
+        if self.is_the_same:
+            return "the same to the digit with every seed"
         if self.p_holm is None:
             return "one seed: cannot be told from the noise of retraining"
         if self.significant:

@@ -213,7 +213,8 @@ def calibration_of(model: Regressor | Ensemble) -> Calibration:
         raise ModelError(
             "this model has no calibrated interval",
             hint="it was validated on fewer than 20 molecules, or saved by an older lipo: "
-            "fine-tune with a larger validation part, --fractions 0.7,0.2,0.1, or predict without",
+            "fine-tune with a larger validation part, --split random --fractions 0.7,0.2,0.1, or "
+            "predict without",
         )
     return Calibration.from_dict(content)
 

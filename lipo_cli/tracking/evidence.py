@@ -34,6 +34,7 @@ class Evidence:
         test_mae: Its test MAE.
         summary: The row of the comparison's table (selection and method, over all seeds).
         control: The row of the control `none` with the same method; None for the control itself.
+        constant: The RMSEs of train's mean label on the comparison's first split, which crowned it.
         audit: The level of the secondary set's audit: ok, warn or fail.
         audit_line: What it found, in one line.
         comparison_run_id: The comparison that it comes from.
@@ -46,6 +47,7 @@ class Evidence:
     test_mae: float | None
     summary: Mapping[str, Any] | None
     control: Mapping[str, Any] | None
+    constant: Mapping[str, Any] | None
     audit: str | None
     audit_line: str | None
     comparison_run_id: str | None
@@ -69,7 +71,7 @@ def evidence_for(store: Store, uri: str) -> Evidence:
     settings = {name: known[name] for name in SETTINGS if name in known}
     if "base" not in settings and run is not None and "training.model" in run.params:
         settings["base"] = run.params["training.model"]
-    summary, control = _rows(comparison, settings)
+    summary, control, constant = _rows(comparison, settings)
     level, line = (said.get(name) for name in AUDIT_TAGS)
     return Evidence(
         version=version,
@@ -79,6 +81,7 @@ def evidence_for(store: Store, uri: str) -> Evidence:
         test_mae=_number("test_mae", version, run),
         summary=summary,
         control=control,
+        constant=constant,
         audit=level,
         audit_line=line,
         comparison_run_id=comparison_id,
@@ -101,20 +104,23 @@ def _number(name: str, version: RegisteredVersion, run: FoundRun | None) -> floa
     return value if math.isfinite(value) else None
 
 
-def _rows(
-    comparison: FoundRun | None, settings: Mapping[str, str]
-) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
-    """Finds the rows of the selection and of its control in the comparison's own table."""
+_Row = Mapping[str, Any] | None
+
+
+def _rows(comparison: FoundRun | None, settings: Mapping[str, str]) -> tuple[_Row, _Row, _Row]:
+    """Finds the rows of the selection, its control and the mean label in the comparison's table."""
     if comparison is None:
-        return None, None
+        return None, None, None
     try:
-        rows = json.loads(comparison.artifact(RESULT).read_text(encoding="utf-8"))["summary"]
-        by_name = {row["selection"]: row for row in rows if _is_of(row, settings)}
+        result = json.loads(comparison.artifact(RESULT).read_text(encoding="utf-8"))
+        by_name = {row["selection"]: row for row in result["summary"] if _is_of(row, settings)}
+        constant = next(iter(result.get("constants", [])), None)
     except (TrackingError, OSError, ValueError, KeyError, TypeError, AttributeError):
         # A comparison that was cut off has no table; what the version itself says still stands.
-        return None, None
+        return None, None, None
     selection = settings.get("selection")
-    return by_name.get(selection), None if selection == CONTROL else by_name.get(CONTROL)
+    control = None if selection == CONTROL else by_name.get(CONTROL)
+    return by_name.get(selection), control, constant
 
 
 def _is_of(row: Mapping[str, Any], settings: Mapping[str, str]) -> bool:

@@ -91,7 +91,7 @@ class OptimalSubset:
         if over_all is None or over_none is None:
             return f"{kept}; no honest estimate of the gain, which takes three or more folds"
         return (
-            f"{kept}; nested estimate of the held-out mean squared error: "
+            f"{kept}; nested estimate of what choosing so does to the held-out mean squared error: "
             f"{over_all} than with all, {over_none} than {none}"
         )
 

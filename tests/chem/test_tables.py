@@ -66,6 +66,15 @@ def test_text_label_is_named_by_line(tmp_path: Path, label: str) -> None:
     assert ("decimals take a point" in line) == ("," in label)
 
 
+def test_where_most_rows_are_bad_the_file_is_to_be_corrected(tmp_path: Path) -> None:
+    few = "".join(f"{'C' * i},{i}\n" for i in range(1, 6))
+    line = failure(write(tmp_path / "x.csv", f'smiles,y\nCCO,"1,5"\n{few}'))
+    assert "1 bad row among 6; --on-invalid skip leaves them out" in line
+    many = "".join(f'{"C" * i},"{i},5"\n' for i in range(1, 6))
+    line = failure(write(tmp_path / "y.csv", f"smiles,y\nCCO,1\n{many}"))
+    assert "5 bad rows among 6; correct the file" in line
+
+
 def test_missing_label_is_named_by_line(tmp_path: Path) -> None:
     assert "x.csv:2: the label is missing" in failure(write(tmp_path / "x.csv", "smiles,y\nCC,\n"))
 

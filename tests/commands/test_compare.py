@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from lipo_cli.chem import demo
-from lipo_cli.errors import TrackingError
+from lipo_cli.errors import ModelError, SettingsError, TrackingError
 from lipo_cli.main import main
 from lipo_cli.tracking.ledger import MlflowLedger
 from lipo_cli.tracking.runs import find_runs
@@ -184,6 +184,35 @@ def test_a_champion_that_cannot_be_registered_is_told_after_the_table(
     assert (out / "report.html").is_file()
     # It is there for `lipo report`, too.
     assert main(["report", "--store", "whole", "--out", str(out / "again.html")]) == 0
+
+
+def test_a_folder_with_another_comparison_is_refused_before_the_work(
+    bench: Bench, whole: dict, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(bench.folder)
+    command = bench.command("whole")[3:]
+    assert main([*command, "--out", "mine"]) == 0
+    before = {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert main([*command, "--seeds", "2", "--out", "mine"]) == SettingsError.exit_code
+    assert "mine holds the result of another comparison" in capsys.readouterr().err
+    assert before == {p: p.read_bytes() for p in Path("mine").rglob("*") if p.is_file()}
+    assert main([*command, "--out", "mine"]) == 0  # the same again is found and written again
+    result = json.loads(Path("mine/result.json").read_text())
+    (constant,) = result["constants"]
+    frame = pd.read_csv("primary.csv")
+    assert 0 < constant["test_rmse"] < 3 * frame.iloc[:, 1:].select_dtypes("number").std().max()
+
+
+def test_every_model_is_looked_for_before_the_first_is_trained(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(bench.folder)
+    command = [*bench.command("nothing")[3:], "--model", "nosuch"]
+    for more in ([], ["--dry-run"]):
+        assert main([*command, *more]) == ModelError.exit_code
+        assert "no model 'nosuch'" in capsys.readouterr().err
+    assert not (bench.folder / "nothing").exists()
 
 
 def test_a_misspelt_selection_is_found_before_the_data_are_read(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,7 +12,9 @@ from rich.console import Console
 
 from lipo_cli.commands import compare_tables
 from lipo_cli.comparison.cell_result import CellResult
+from lipo_cli.comparison.constant import Constant, constant_line, learned_little
 from lipo_cli.comparison.summary import summarise
+from lipo_cli.settings import CompareSettings
 
 
 def cells(val: float = 0.6) -> list[CellResult]:
@@ -57,14 +60,52 @@ def test_no_number_of_the_table_is_cut(
 
 
 @pytest.mark.parametrize(("val", "warned"), [(0.6, False), (0.97, True)])
+@pytest.mark.parametrize("as_json", [False, True])
 def test_what_every_model_has_to_beat_is_said(
-    val: float, warned: bool, capsys: pytest.CaptureFixture[str]
+    val: float, warned: bool, as_json: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    result = SimpleNamespace(
+        constants=[Constant(None, 1.0, 2.0)], cells=cells(val), summary=[], verdicts=[],
+        tunings=SimpleNamespace(found={}), overlaps=[], champion=None,
+    )  # fmt: skip
+    tell = compare_tables.tell_notes if as_json else compare_tables.show_result
+    tell(result, CompareSettings())  # type: ignore[arg-type]  # all that it reads
+    said = capsys.readouterr().err
+    assert "predicted for all: val RMSE 1.0000, test RMSE 2.0000" in said
+    assert ("warning: the mean label" in said) is warned
+
+
+def test_the_mean_label_is_measured_on_every_split() -> None:
     labels = {"train": [1.0, 3.0], "val": [1.0, 3.0], "test": [0.0, 4.0]}
     parts = {name: SimpleNamespace(labels=np.array(each)) for name, each in labels.items()}
     prepared = SimpleNamespace(train=parts["train"], part=parts.__getitem__)
-    result = SimpleNamespace(prepared=prepared, cells=cells(val))
-    compare_tables._tell_constant(result)  # type: ignore[arg-type]  # all that it reads
+    easy = Constant.of(prepared, 0)  # type: ignore[arg-type]  # all that it reads
+    assert easy == Constant(0, 1.0, 2.0)
+    hard = replace(easy, split=1, val_rmse=0.5)
+    both = [replace(cell, split=split) for cell in cells(0.6) for split in (0, 1)]
+    assert not learned_little([easy], both)
+    # Well on one split, no better than the mean on the other: that is said.
+    assert learned_little([easy, hard], both)
+    assert constant_line([easy, hard], 2).endswith(
+        "val RMSE 1.00, test RMSE 2.00 (split 0); val RMSE 0.50, test RMSE 2.00 (split 1)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("epochs", "added", "expected"),
+    [(1, True, None), (3, False, "falling: give"), (3, True, "falling; with equal steps a cell")],
+)
+def test_only_what_there_is_to_say_is_said_of_late_epochs(
+    epochs: int, added: bool, expected: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = [{"epoch": float(i)} for i in range(epochs)]
+    done = [
+        replace(cell, best_epoch=epochs, history=history, n_selected=cell.n_selected * added)
+        for cell in cells()
+        if cell.n_selected is not None
+    ]
+    training = CompareSettings().training.model_copy(update={"epochs": epochs})
+    compare_tables._tell_training(done, training)
     said = capsys.readouterr().err
-    assert "predicted for all: val RMSE 1.0000, test RMSE 2.0000" in said
-    assert ("warning: " in said) is warned
+    assert (expected or "falling") in said or expected is None
+    assert ("still falling" in said) is (expected is not None)

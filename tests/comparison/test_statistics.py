@@ -198,6 +198,13 @@ def test_one_seed_is_no_test():
     )
 
 
+def test_sides_that_came_out_alike_are_said_to_be_so():
+    several = [replace(c, model=m) for m in ("small", "copied") for c in cells("none", seeds=2)]
+    (found,) = verdicts_of(several)
+    assert (found.n_seeds, found.delta, found.p) == (2, 0.0, None)
+    assert found.sentence().endswith("against none (small): the same to the digit with every seed")
+
+
 def test_only_seeds_that_both_sides_finished_count():
     some = cells("none", "all")
     failed = replace(some[-1], status="failed", test_rmse=None)

@@ -216,7 +216,8 @@ def test_the_sentence_says_lower_or_higher():
         honest_gain_over_none_error=0.0166,
     )
     assert known.sentence() == (
-        "keeping 12 of 20 points; nested estimate of the held-out mean squared error: "
+        "keeping 12 of 20 points; nested estimate of what choosing so does to the held-out "
+        "mean squared error: "
         "lower by 0.079 +- 0.034 than with all, higher by 0.017 +- 0.017 than with none"
     )
     assert known.sentence("by a mean").endswith("higher by 0.017 +- 0.017 than by a mean")
