@@ -62,7 +62,7 @@ def build(cls: type[S], *layers: Mapping[str, Any]) -> S:
         first = error.errors()[0]
         # The place in a list is no name that anyone typed; what stands there is shown.
         parts = [str(part) for part in first["loc"] if not isinstance(part, int)]
-        name = ".".join(parts) or cls.__name__
+        name = ".".join(parts) or None  # a rule about several says which, itself
         if "error" in (context := first.get("ctx", {})):
             # A validator of ours: it says what is wrong itself.
             raise SettingsError(str(context["error"]), where=name, hint="see --help") from None

@@ -162,7 +162,7 @@ def _overlap(evidence: LabelEvidence) -> tuple[list[Finding], Figures]:
     _, report = drop_overlap(evidence.secondary, evidence.primary, evidence.split)
     dropped = report.dropped_val + report.dropped_test
     value = (
-        f"{report.canonical_duplicates} molecules are in the primary set,"
+        f"in the primary set: {report.canonical_duplicates} molecules,"
         f" {report.skeleton_duplicates} without stereochemistry; {dropped} of them in validation or"
         " test"
     )

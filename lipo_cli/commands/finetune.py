@@ -239,9 +239,11 @@ def _show_ensemble(settings: FinetuneSettings, result: EnsembleResult) -> None:
 
 
 def _show_interval(coverage: float | None, width: float | None, ratio: float | None) -> None:
-    from lipo_cli.commands.console import out
+    from lipo_cli.commands.console import out, say
+    from lipo_cli.model.calibration import FEWEST
 
     if coverage is None or width is None:
+        say(f"no intervals: they take {FEWEST} validation molecules (--fractions)")
         return
     text = f"90 % intervals, {width:.2f} wide on average, hold {100 * coverage:.1f} % of test"
     if ratio is not None:

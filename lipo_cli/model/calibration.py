@@ -23,7 +23,7 @@ from lipo_cli.errors import ModelError
 
 Floats = NDArray[np.float64]
 LEVEL = 0.9
-_FEWEST = 20
+FEWEST = 20
 """Below this, the quantile of a 90 % interval is one of the two largest errors."""
 
 
@@ -90,7 +90,7 @@ def calibrate(
         level: Share of measured values that the interval is to hold.
     """
     n = len(measured)
-    if n < _FEWEST:
+    if n < FEWEST:
         return None
     error = np.abs(predicted - measured)
     floor, slope = _normal_fit(error, spread)
