@@ -77,10 +77,11 @@ def summed_up(verdicts: list[dict[str, Any]], n_named: int) -> str:
     """Returns a sentence on all verdicts, of which those with p < 0.05 are named below it."""
     significant = sum(verdict["significant"] for verdict in verdicts)
     seen = sorted(verdict["detectable"] for verdict in verdicts)
+    n_tests = verdicts[0].get("n_tests") or len(verdicts)
     return (
         f"{len(verdicts)} verdicts, **{significant} significant after Holm's correction**; "
         f"{n_named} with p < 0.05 before it, where chance alone gives "
-        f"{len(verdicts) * 0.05:.0f}. Differences of {seen[0]:.3f} to {seen[-1]:.3f} (median "
+        f"{n_tests * 0.05:.0f}. Differences of {seen[0]:.3f} to {seen[-1]:.3f} (median "
         f"{seen[len(seen) // 2]:.3f}) would have been seen." + (" The ones:" if n_named else "")
     )
 

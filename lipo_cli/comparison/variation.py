@@ -96,7 +96,7 @@ def mean_interval(arm: Arm, arms: Mapping[Arm, Runs]) -> tuple[float, float] | N
         if (terms := _mean_terms(cells)) is not None:
             components.append(molecule_component(terms))
     half = half_width(components)
-    return centre - half, centre + half
+    return max(0.0, centre - half), centre + half  # no error is below 0
 
 
 def within_split(
