@@ -22,6 +22,7 @@ from lipo_cli.tracking.environment import environment
 from lipo_cli.tracking.handle import NOTE_LIMIT
 from lipo_cli.tracking.ledger import MlflowLedger
 from lipo_cli.tracking.registry import AUDIT_TAGS
+from lipo_cli.tracking.signals import deferred_signals
 from lipo_cli.tracking.store import Store
 
 
@@ -89,7 +90,9 @@ def run_recorded(
         left = "; ".join(result.left_out) or "nothing"
         record.tags({"budget_minutes": minutes, "left_out": left})
         folder = out or results_folder(ledger.store, fingerprint)
-        paths = write_result(result, settings, folder)
+        # Raised inside a callback of the drawing's garbage, a Ctrl-C would be lost.
+        with deferred_signals():
+            paths = write_result(result, settings, folder)
         figures = [path for path in paths if path.suffix == ".png"]
         command = command_of(settings)
         paths.append(write_record(folder, result, settings, audit, environment(), command, figures))

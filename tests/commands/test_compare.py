@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from lipo_cli.chem import demo
+from lipo_cli.commands import compare_run
+from lipo_cli.commands.compare_output import write_result
 from lipo_cli.errors import ModelError, SettingsError, TrackingError
 from lipo_cli.main import main
 from lipo_cli.tracking.ledger import MlflowLedger
@@ -213,6 +216,26 @@ def test_every_model_is_looked_for_before_the_first_is_trained(
         assert main([*command, *more]) == ModelError.exit_code
         assert "no model 'nosuch'" in capsys.readouterr().err
     assert not (bench.folder / "nothing").exists()
+
+
+def test_ctrl_c_while_the_result_is_drawn_is_heard_after_it(
+    bench: Bench, whole: dict, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = []
+
+    def interrupted(*arguments: Any) -> list[Path]:
+        os.kill(os.getpid(), signal.SIGINT)
+        written.extend(write_result(*arguments))
+        return written
+
+    monkeypatch.setattr(compare_run, "write_result", interrupted)
+    monkeypatch.chdir(bench.folder)
+    assert main([*bench.command("whole")[3:], "--out", "drawn"]) == 130
+    assert written
+    assert all(path.is_file() for path in written)
+    # The comparison had finished before, and `lipo report` finds it still.
+    capsys.readouterr()
+    assert main(["report", whole["run_id"], "--store", "whole", "--out", "drawn.html"]) == 0
 
 
 def test_a_misspelt_selection_is_found_before_the_data_are_read(
