@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -133,8 +132,6 @@ def compare(
     budgeted = _budgeted(settings, prepared, budget, store, dry_run) if budget else None
     if budgeted is not None:
         settings = budgeted.settings
-    if out is not None and not dry_run:
-        _check_folder(out, settings)
     if dry_run:
         from lipo_cli.commands.compare_tables import show_plan
 
@@ -158,27 +155,6 @@ def _check_models(settings: CompareSettings) -> None:
 
     for model in settings.models or (settings.training.model,):
         resolve_base(model)
-
-
-def _check_folder(out: Path, settings: CompareSettings) -> None:
-    """Makes sure that a folder holds no other comparison, whose files would stay beside this one's.
-
-    Raises:
-        SettingsError: it does.
-    """
-    saved = out / "settings.json"
-    if not (saved.is_file() and (out / "result.json").is_file()):
-        return
-    try:
-        same = json.loads(saved.read_text(encoding="utf-8")) == settings.model_dump(mode="json")
-    except (OSError, ValueError):
-        same = False
-    if not same:
-        raise SettingsError(
-            f"{out} holds the result of another comparison",
-            where="--out",
-            hint="give another folder; `lipo report` makes the report of that one again",
-        )
 
 
 def _budgeted(

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from lipo_cli.commands.console import json_ready
-from lipo_cli.commands.select_source import write_source
+from lipo_cli.commands.select_source import SOURCE, write_source
 from lipo_cli.comparison.figures import draw_all
 from lipo_cli.comparison.result import Comparison, cells_table
 from lipo_cli.comparison.statistics import verdicts_of
 from lipo_cli.comparison.tuning_figures import draw_tuning
-from lipo_cli.settings import CompareSettings
-from lipo_cli.valuation.table import write_values
+from lipo_cli.settings import SCORING_METHODS, CompareSettings
+from lipo_cli.valuation.table import VALUE_FILES, write_values
 
 
 def as_dict(result: Comparison) -> dict[str, Any]:
@@ -46,15 +46,31 @@ def as_dict(result: Comparison) -> dict[str, Any]:
             for method, scored in result.scored.items()
         },
         "champion": result.champion,
+        "refused": None if result.refused is None else str(result.refused),
         "tuning": [tuned.as_dict() for tuned in result.tunings.found.values()],
         "left_out": result.left_out,
         "constants": [constant.as_dict() for constant in result.constants],
     }
 
 
+def _clear(folder: Path) -> None:
+    """Removes the files of an earlier result, of which some would stay beside this one's."""
+    if not all((folder / name).is_file() for name in ("result.json", "settings.json")):
+        return
+    old = [*(folder / "figures").glob("*.png")]
+    for method in SCORING_METHODS:
+        old += [folder / "values" / method / name for name in (*VALUE_FILES, SOURCE)]
+    for path in old:
+        path.unlink(missing_ok=True)
+
+
 def write_result(result: Comparison, settings: CompareSettings, folder: Path) -> list[Path]:
-    """Writes result.json, settings.json, tables, values and figures; returns the files."""
+    """Writes result.json, settings.json, tables, values and figures; returns the files.
+
+    An earlier result in the folder, of whatever comparison, is replaced whole.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    _clear(folder)
     result_file, settings_file = folder / "result.json", folder / "settings.json"
     content = json.dumps(json_ready(as_dict(result)), indent=1, allow_nan=False, default=str)
     result_file.write_text(content + "\n", encoding="utf-8")

@@ -85,10 +85,6 @@ def run_recorded(
         result.run_id = record.run_id
         if budgeted is not None:
             result.left_out = [*budgeted.left_out, *result.left_out]
-        # Always: a record that a budget cut short may have been taken up and completed without one.
-        minutes = "none" if budgeted is None else budgeted.minutes
-        left = "; ".join(result.left_out) or "nothing"
-        record.tags({"budget_minutes": minutes, "left_out": left})
         folder = out or results_folder(ledger.store, fingerprint)
         # Raised inside a callback of the drawing's garbage, a Ctrl-C would be lost.
         with deferred_signals():
@@ -109,6 +105,10 @@ def run_recorded(
         record.metrics({"champion_val_rmse": best, "failed_cells": result.n_failed})
         page = write_report(folder)
         record.file(page)
+        # Always: a record that a budget cut short may have been taken up and completed without one.
+        minutes = "none" if budgeted is None else budgeted.minutes
+        left = "; ".join(result.left_out) or "nothing"
+        record.tags({"budget_minutes": minutes, "left_out": left})
     return result, folder
 
 

@@ -12,7 +12,7 @@ from lipo_cli.commands.console import emit_json, out, say, warn
 from lipo_cli.commands.dataset_lines import tell_unread
 from lipo_cli.comparison.budget import Budgeted
 from lipo_cli.comparison.cell_result import CellResult
-from lipo_cli.comparison.constant import constant_line, learned_little
+from lipo_cli.comparison.constant import constant_line, hardly_beaten, warning_line
 from lipo_cli.comparison.estimate import estimate
 from lipo_cli.comparison.plan import cell_name, make_plan
 from lipo_cli.comparison.prepare import Prepared
@@ -186,11 +186,10 @@ def _tell_constant(result: Comparison) -> None:
     """Says how far off the mean label is, and warns where no cell is much better."""
     if not result.constants or all(cell.val_rmse is None for cell in result.cells):
         return
-    text = constant_line(result.constants)
-    if learned_little(result.constants, result.cells):
-        warn(f"{text}; no cell is much better than that: give --epochs more")
+    if little := hardly_beaten(result.constants, result.cells):
+        warn(f"{warning_line(little, len(result.constants))}: give --epochs more")
     else:
-        say(text)
+        say(constant_line(result.constants))
 
 
 def _tell_training(cells: Sequence[CellResult], training: TrainingSettings) -> None:

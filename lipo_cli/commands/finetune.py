@@ -243,7 +243,7 @@ def _show_interval(coverage: float | None, width: float | None, ratio: float | N
     from lipo_cli.model.calibration import FEWEST
 
     if coverage is None or width is None:
-        say(f"no intervals: they take {FEWEST} validation molecules (--fractions)")
+        say(f"no intervals: they take {FEWEST} validation molecules or more")
         return
     text = f"90 % intervals, {width:.2f} wide on average, hold {100 * coverage:.1f} % of test"
     if ratio is not None:

@@ -52,6 +52,10 @@ def versions_table(versions: list[RegisteredVersion]) -> Table:
     return table
 
 
+_COUNTS = ("n_selected", "n_train", "n_seeds", "n_splits", "of_splits")
+"""What of a row is shown as it stands."""
+
+
 def evidence_as_dict(evidence: Evidence, store: Path | None) -> dict[str, Any]:
     """Returns all that `lipo model show` tells; None where it is not known.
 
@@ -65,7 +69,7 @@ def evidence_as_dict(evidence: Evidence, store: Path | None) -> dict[str, Any]:
         **version_as_dict(evidence.version),
         "comparison_run_id": evidence.comparison_run_id,
         **{name: evidence.settings.get(name) for name in SETTINGS},
-        **{name: summary.get(name) for name in ("n_selected", "n_train", "n_seeds", "of_splits")},
+        **{name: summary.get(name) for name in _COUNTS},
         "val_rmse": evidence.val_rmse,
         "test_rmse": evidence.test_rmse,
         "test_mae": evidence.test_mae,
@@ -139,8 +143,10 @@ def _control(content: Mapping[str, Any]) -> str:
     control, own = content["control"], content["test_rmse_over_seeds"]
     if control is None or control["test_rmse"] is None or own is None:
         return UNKNOWN
-    n_cells, n_splits = content["n_seeds"], content["of_splits"] or 1
+    n_cells, n_splits = content["n_seeds"], content["n_splits"] or 1
     means = f", means of {n_cells} {_cells(n_splits)}" if n_cells > 1 else ""
+    if n_splits < (content["of_splits"] or 1):
+        means += f": of {n_splits} of {content['of_splits']} splits, which do not compare with all"
     return (
         f"{control['selection']} with {control['peft']}: test RMSE {control['test_rmse']:.4f}, "
         f"here {own:.4f}{means}"
@@ -156,9 +162,11 @@ def _difference(content: Mapping[str, Any]) -> str:
     if delta is None:
         return UNKNOWN
     if low is None or high is None:
-        spread = "; one seed tells no difference from noise"
+        n_splits, of_splits = content["n_splits"] or 1, content["of_splits"] or 1
+        one = "seed" if of_splits == 1 else "split"
+        spread = f"; one {one} tells no difference from noise"
     else:
-        n_splits = content["of_splits"] or 1
+        n_splits = content["n_splits"] or 1
         over = f"{n_splits} splits" if n_splits > 1 else f"{content['n_seeds']} seeds"
         spread = f" [{low:+.4f}, {high:+.4f}], 95 % over {over}"
     random = content["delta_random"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,11 +54,16 @@ def constant_line(constants: Sequence[Constant], digits: int = 4) -> str:
     return f"the mean label of train, predicted for all: {'; '.join(said)}"
 
 
-def learned_little(constants: Sequence[Constant], cells: Sequence[CellResult]) -> bool:
-    """Says whether on some split no finished cell is much better than the mean label."""
-    by_split: Mapping[int | None, float] = {each.split: each.val_rmse for each in constants}
+def hardly_beaten(constants: Sequence[Constant], cells: Sequence[CellResult]) -> list[Constant]:
+    """Returns the splits on which no finished cell is much better than the mean label."""
     best: dict[int | None, float] = {}
     for cell in cells:
-        if cell.val_rmse is not None and cell.split in by_split:
+        if cell.val_rmse is not None:
             best[cell.split] = min(cell.val_rmse, best.get(cell.split, cell.val_rmse))
-    return any(rmse > HARDLY * by_split[split] for split, rmse in best.items())
+    return [each for each in constants if best.get(each.split, 0.0) > HARDLY * each.val_rmse]
+
+
+def warning_line(beaten: Sequence[Constant], n_splits: int, digits: int = 4) -> str:
+    """Says that models learned little, and on which splits."""
+    where = "" if len(beaten) == n_splits else " on that split"
+    return f"{constant_line(beaten, digits)}; no cell is much better than that{where}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
@@ -179,15 +179,20 @@ def _grid_cells(material: Material) -> list[GridCell]:
 def _grid(cells: Sequence[GridCell], methods: Sequence[Peft]) -> list[GridRow]:
     rows: dict[str, dict[Peft, GridCell]] = {}
     for cell in cells:
-        rows.setdefault(cell.row.name, {})[cell.row.peft] = cell
+        rows.setdefault(cell.row.label, {})[cell.row.peft] = cell
     return [
         GridRow(
-            label=label,
+            # Where a cell failed, methods differ in their splits: the table of all rows says it.
+            label=_shared({cell.row.name for cell in found.values()}) or label,
             role=next(iter(found.values())).row.role,
             cells=[found.get(peft) for peft in methods],
         )
         for label, found in rows.items()
     ]
+
+
+def _shared(names: Collection[str]) -> str | None:
+    return next(iter(names)) if len(names) == 1 else None
 
 
 def _times(cells: Sequence[CellResult]) -> list[MethodTime]:

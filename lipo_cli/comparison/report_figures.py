@@ -185,12 +185,14 @@ def _removal(material: Material, method: ScoringMethod) -> Words:
     curve = material.curves[method].sort_values("n_kept")
     error = -curve["utility"].to_numpy()
     kept = material.scores[method].get("n_optimal")
+    known = "nested estimate" in (material.scores[method].get("optimal") or "")
+    nested = "; the nested estimate beside the molecules is not" if known else ""
     # Comparisons of before the setting do not name it.
     none = WITHOUT_POINTS[material.settings.get("tsds", {}).get("game", "secondary")]
-    lowest = int(error.argmin())
+    lowest = len(error) - 1 - int(error[::-1].argmin())  # ties keep more
     chosen = (
-        f" {kept:.0f} were kept, at the lowest point of this curve, which is therefore optimistic; "
-        "the nested estimate beside the molecules is not."
+        f" {kept:.0f} were kept, at the lowest point of this curve, which is therefore optimistic"
+        f"{nested}."
         if kept is not None
         else ""
     )

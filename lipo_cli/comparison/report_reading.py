@@ -18,8 +18,8 @@ def equal_steps(material: Material) -> bool:
 
 
 def n_splits(material: Material) -> int:
-    """Returns the number of splits that were compared."""
-    return len({cell.split for cell in material.cells})
+    """Returns the number of splits with a finished cell."""
+    return len({cell.split for cell in material.cells if cell.status == "finished"})
 
 
 def how_to_read(material: Material) -> list[tuple[str, str]]:

@@ -59,6 +59,7 @@ class Material:
         figures: PNG files by name, in reading order.
         tuning: What was found for each method, where it was tuned.
         constants: The error of train's mean label on every split.
+        refused: Why the offered champion is not in the registry, where it could not be registered.
     """
 
     record: Mapping[str, Any]
@@ -76,6 +77,7 @@ class Material:
     curves: dict[ScoringMethod, pd.DataFrame]
     figures: dict[str, bytes]
     constants: list[Constant]
+    refused: str | None
 
     @property
     def decimals(self) -> int:
@@ -214,6 +216,7 @@ def _material(folder: Path, figures: Path) -> Material:
         curves={method: read_curve(path) for method, path in inside.items()},
         figures={name: (figures / name).read_bytes() for name in record["figures"]},
         constants=_revived(Constant, result.get("constants", [])),
+        refused=result.get("refused"),
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from lipo_cli.comparison.constant import constant_line, learned_little
+from lipo_cli.comparison.constant import constant_line, hardly_beaten, warning_line
 from lipo_cli.comparison.plan import cell_name, labelled
 from lipo_cli.comparison.report_reading import FEWER_VIEWS, MORE_STEPS, equal_steps, n_splits
 from lipo_cli.comparison.report_record import Material
@@ -77,10 +77,11 @@ def warnings_of(material: Material) -> list[str]:
             "One seed: differences of some hundredths are within the noise of retraining, and "
             "nothing below is a test."
         )
-    if learned_little(material.constants, material.cells):
+    if little := hardly_beaten(material.constants, material.cells):
+        line = warning_line(little, len(material.constants), material.decimals)
         found.append(
-            f"No cell is much better than {constant_line(material.constants, material.decimals)}. "
-            "What such models differ by says little: give --epochs more."
+            f"{line[0].upper()}{line[1:]}: what such models differ by says little; give --epochs "
+            "more."
         )
     done = [cell for cell in material.cells if cell.status == "finished"]
     epochs = material.settings["training"]["epochs"]
@@ -103,10 +104,12 @@ def verdict_note(material: Material) -> str:
     seeds = len({cell.seed for cell in material.cells})
     splits = max(verdict.n_splits for verdict in material.verdicts)
     n_tested = family_size(material.verdicts)
+    # Records of before the family was kept have the number of verdicts alone.
+    kind = "distinct test" if any(v.n_tests for v in material.verdicts) else "test"
     return (
         f"{unit} Paired over {_counted(seeds, 'seed')} and {_counted(splits, 'split')}, with 95 % "
         f"intervals where there are several; p-values are two-sided, and Holm's correction is over "
-        f"the whole family of {_counted(n_tested, 'distinct test')}."
+        f"the whole family of {_counted(n_tested, kind)}."
     )
 
 
@@ -175,6 +178,8 @@ def champion_facts(material: Material) -> list[tuple[str, str]]:
         ),
         ("Why it", why),
     ]
+    if material.refused is not None:
+        facts.append(("In the registry", f"not: {material.refused}"))
     if champion is not None:
         state = "is now" if champion["replaced"] else "stays"
         facts.append(

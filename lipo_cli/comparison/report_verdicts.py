@@ -78,7 +78,7 @@ def headline(material: Material) -> str:
 
 def _shown(told: Sequence[Verdict], against: str) -> str:
     if not told:
-        return "This run cannot tell whether added data helps: no difference was tested."
+        return "This run cannot tell what helps: no difference was tested."
     said = []
     for words, some in (
         (f"Shown to lower the error {against}", [v for v in told if _better(v)]),

@@ -49,7 +49,7 @@ class Verdict:
         n_seeds: Training seeds that both sides finished, in all splits.
         n_splits: Splits that both sides have.
         delta: Mean difference of test RMSE; negative: better than the other side.
-        of_splits: Splits of the comparison.
+        of_splits: Splits of the comparison with a finished cell.
         low: Lower end of the 95 % interval; None with one seed of one split, which cannot tell a
             difference from the noise of retraining, and for a pair on one of several splits, which
             cannot tell it from that of the split.

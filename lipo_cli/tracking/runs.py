@@ -65,9 +65,9 @@ def start_run(
     """Opens a run for the length of a block and closes it whatever happens in there.
 
     It ends FINISHED; KILLED on Ctrl-C, SIGTERM and SystemExit; FAILED, with the tag `error`, on any
-    other exception. One that had finished before and was taken up again stays so in any case. The
-    run says which process owns it, so that one that was killed without notice can be told from one
-    that lives.
+    other exception. One that had finished before and was taken up again stays finished as long as
+    all its files are still as they were then. The run says which process owns it, so that one that
+    was killed without notice can be told from one that lives.
 
     Args:
         store: Where it goes.
@@ -162,9 +162,9 @@ def _close_after(client: MlflowClient, handle: RunHandle, error: BaseException) 
     """Ends a run after an exception, which stays the one that the caller sees."""
     run_id = handle.run_id
     status = "KILLED" if is_interruption(error) else "FAILED"
-    if handle.was_finished:  # what it held is still there, under its list of files
-        status = "FINISHED"
     try:
+        if handle.was_finished and read_run(handle.store, run_id).is_complete():
+            status = "FINISHED"  # no file of it was written anew yet
         with deferred_signals():
             if status == "FAILED":
                 client.set_tag(run_id, ERROR_TAG, first_line(error)[:_TAG_LIMIT])

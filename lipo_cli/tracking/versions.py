@@ -91,7 +91,7 @@ def list_versions(store: Store, name: str | None = None) -> list[RegisteredVersi
 
 
 def named(model: str) -> str:
-    """Returns MLflow's filter for the versions of a model, whatever its name."""
+    """Returns MLflow's filter for a model's versions; its name may hold one kind of quote."""
     quote = '"' if "'" in model else "'"
     return f"name = {quote}{model}{quote}"
 

@@ -17,8 +17,10 @@ import pytest
 from lipo_cli.chem import demo
 from lipo_cli.commands import compare_run
 from lipo_cli.commands.compare_output import write_result
-from lipo_cli.errors import ModelError, SettingsError, TrackingError
+from lipo_cli.comparison.prepare import prepare
+from lipo_cli.errors import ModelError, TrackingError
 from lipo_cli.main import main
+from lipo_cli.settings import CompareSettings, build
 from lipo_cli.tracking.ledger import MlflowLedger
 from lipo_cli.tracking.runs import find_runs
 from lipo_cli.tracking.stale import find_stale
@@ -189,22 +191,34 @@ def test_a_champion_that_cannot_be_registered_is_told_after_the_table(
     assert main(["report", "--store", "whole", "--out", str(out / "again.html")]) == 0
 
 
-def test_a_folder_with_another_comparison_is_refused_before_the_work(
-    bench: Bench, whole: dict, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_result_in_the_same_folder_is_replaced_whole(
+    bench: Bench, whole: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(bench.folder)
     command = bench.command("whole")[3:]
     assert main([*command, "--out", "mine"]) == 0
-    before = {path: path.read_bytes() for path in Path("mine").rglob("*") if path.is_file()}
-    capsys.readouterr()
-    assert main([*command, "--seeds", "2", "--out", "mine"]) == SettingsError.exit_code
-    assert "mine holds the result of another comparison" in capsys.readouterr().err
-    assert before == {p: p.read_bytes() for p in Path("mine").rglob("*") if p.is_file()}
-    assert main([*command, "--out", "mine"]) == 0  # the same again is found and written again
-    result = json.loads(Path("mine/result.json").read_text())
-    (constant,) = result["constants"]
-    frame = pd.read_csv("primary.csv")
-    assert 0 < constant["test_rmse"] < 3 * frame.iloc[:, 1:].select_dtypes("number").std().max()
+    names = {str(path.relative_to("mine")) for path in Path("mine").rglob("*") if path.is_file()}
+    assert {"values/tsds/values.csv", "figures/removal_curve_tsds.png"} <= names
+    Path("mine/notes.txt").write_text("a user's own")
+    alone = [flag for flag in command if flag not in ("-s", "tsds:top=6")]
+    assert main([*alone, "-s", "none", "--no-controls", "--out", "mine"]) == 0
+    left = {str(path.relative_to("mine")) for path in Path("mine").rglob("*") if path.is_file()}
+    assert "notes.txt" in left
+    assert not [name for name in left if name.startswith("values/")]
+    assert "figures/removal_curve_tsds.png" not in left
+    assert {"result.json", "report.html", "figures/rmse_by_cell.png"} <= left
+    assert not any("tsds" in path.read_text() for path in Path("mine").glob("*.csv"))
+
+
+def test_the_mean_label_is_in_the_result(bench: Bench, whole: dict) -> None:
+    prepared = prepare(
+        build(CompareSettings, {"data": {"dataset": str(bench.folder / "primary.csv")}}).data
+    )
+    mean = prepared.train.labels.mean()
+    (constant,) = whole["constants"]
+    for part in ("val", "test"):
+        error = ((prepared.part(part).labels - mean) ** 2).mean() ** 0.5
+        assert constant[f"{part}_rmse"] == pytest.approx(error)
 
 
 def test_every_model_is_looked_for_before_the_first_is_trained(

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from lipo_cli.commands import compare_tables
 from lipo_cli.comparison.cell_result import CellResult
-from lipo_cli.comparison.constant import Constant, constant_line, learned_little
+from lipo_cli.comparison.constant import Constant, constant_line, hardly_beaten, warning_line
 from lipo_cli.comparison.summary import summarise
 from lipo_cli.settings import CompareSettings
 
@@ -83,9 +83,12 @@ def test_the_mean_label_is_measured_on_every_split() -> None:
     assert easy == Constant(0, 1.0, 2.0)
     hard = replace(easy, split=1, val_rmse=0.5)
     both = [replace(cell, split=split) for cell in cells(0.6) for split in (0, 1)]
-    assert not learned_little([easy], both)
-    # Well on one split, no better than the mean on the other: that is said.
-    assert learned_little([easy, hard], both)
+    assert not hardly_beaten([easy], both)
+    # Well on one split, no better than the mean on the other: the other is named.
+    assert hardly_beaten([easy, hard], both) == [hard]
+    assert warning_line([hard], 2, 2).endswith(
+        "val RMSE 0.50, test RMSE 2.00 (split 1); no cell is much better than that on that split"
+    )
     assert constant_line([easy, hard], 2).endswith(
         "val RMSE 1.00, test RMSE 2.00 (split 0); val RMSE 0.50, test RMSE 2.00 (split 1)"
     )

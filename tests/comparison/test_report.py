@@ -90,7 +90,7 @@ def scored(method: ScoringMethod, pool_rows: np.ndarray, smiles: list[str], labe
 def verdict(selection: str, peft: Peft, **changes: Any) -> Verdict:
     given = {
         "model": None, "against": "none", "n_seeds": 2, "n_splits": 1, "delta": 0.0131,
-        "low": -0.002, "high": 0.02, "p": 0.2, "p_holm": 0.4, "detectable": 0.031,
+        "low": -0.002, "high": 0.02, "p": 0.2, "p_holm": 0.4, "n_tests": 3, "detectable": 0.031,
     }  # fmt: skip
     return Verdict(selection=selection, peft=peft, **{**given, **changes})
 
@@ -99,7 +99,16 @@ VERDICTS = [
     verdict("all", "lora"),
     verdict("tsds:top=6", "lora", delta=-0.0123, low=-0.02, high=-0.004, p=0.01, p_holm=0.03),
     verdict("tsds:top=6", "bitfit", delta=0.0262, low=0.01, high=0.04, p=0.001, p_holm=0.004),
-    verdict("influence:top=6", "lora", low=None, high=None, p=None, p_holm=None, detectable=None),
+    verdict(
+        "influence:top=6",
+        "lora",
+        low=None,
+        high=None,
+        p=None,
+        p_holm=None,
+        n_tests=None,
+        detectable=None,
+    ),
 ]
 
 
@@ -301,6 +310,26 @@ def test_the_mark_of_the_lowest_is_among_rows_of_as_many_cells(
     assert "tsds:top=6 0.600" in alt
 
 
+def test_a_selection_stays_one_row_where_a_method_lost_a_split(
+    tmp_path: Path, settings: CompareSettings
+) -> None:
+    cells = [
+        replace(cell(selection, peft, 0), split=split)
+        for split in (0, 1)
+        for peft in METHODS
+        for selection in ("none", "tsds:top=6")
+    ]
+    lost = {"status": "failed", "error": "it broke", "test_rmse": None, "val_rmse": None}
+    cells[-1] = replace(cells[-1], **lost)
+    folder = result_in(tmp_path / "r", settings, cells=cells, summary=summarise(cells))
+    page = parse(make_report(folder))
+    grid = rows(_table(page, "table-grid"))
+    assert [row[0].removesuffix(" (control)") for row in grid] == ["none", "tsds:top=6"]
+    assert "not planned" not in page.one("main").text
+    lines = [row[0] for row in rows(_table(page, "table-summary"))]
+    assert lines[-1] == "tsds:top=6 (on 1 of 2 splits)"
+
+
 def test_the_verdicts_are_there_word_for_word_and_in_short(page: Element) -> None:
     text = page.one("main").text
     for each in VERDICTS:
@@ -319,7 +348,7 @@ def test_where_nothing_was_tested_the_page_says_so(made: Path) -> None:
     result = json.loads((made / "result.json").read_text())
     material = replace(read_material(made), verdicts=[])
     text = parse(render(build_report(material))).one("main").text
-    assert "This run cannot tell whether added data helps" in text
+    assert "This run cannot tell what helps" in text
     for row in result["summary"]:
         if row["delta_none"]:
             assert f"{row['selection']} / {row['peft']}: {row['delta_none']:+.3f}" in text

@@ -185,7 +185,9 @@ def test_an_interval_and_what_it_is_of_are_split_by_split():
     ]
     row = summarise(some)[1]
     assert row.delta_none == pytest.approx((row.delta_low + row.delta_high) / 2)
-    assert row.test_rmse == pytest.approx((row.test_low + row.test_high) / 2)
+    # Two splits that differ by one: the interval would begin far below 0, where no error is.
+    assert row.test_low == 0.0
+    assert row.test_rmse < row.test_high / 2
     plain = np.mean([c.test_rmse for c in some if c.selection == "all"])
     assert abs(row.test_rmse - plain) > 0.1
 

@@ -9,6 +9,7 @@ import pytest
 
 from lipo_cli.errors import DataError, Interrupted, TrackingError
 from lipo_cli.settings import FinetuneSettings
+from lipo_cli.tracking.handle import RunHandle
 from lipo_cli.tracking.runs import find_children, find_runs, read_run, start_run
 from lipo_cli.tracking.store import Store
 
@@ -61,6 +62,23 @@ def test_what_was_finished_stays_so_when_it_is_taken_up_and_breaks(
     found = read_run(store, first.run_id)
     assert (found.status, found.metrics["rmse"]) == ("FINISHED", 0.5)
     assert "error" not in found.tags
+
+
+def test_what_was_partly_written_anew_is_not_called_finished(store: Store, tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    file.write_text("{}")
+    with start_run(store, "lipo", "x") as first:
+        first.file(file)
+    file.write_text('{"more": 1}')
+    again = start_run(store, "lipo", "x", run_id=first.run_id)
+    with pytest.raises(KeyboardInterrupt), again as run:
+        interrupted_after(run, file)
+    assert status(store, first.run_id) == "KILLED"
+
+
+def interrupted_after(run: RunHandle, file: Path) -> None:
+    run.file(file)
+    raise KeyboardInterrupt
 
 
 def test_error_that_an_interruption_caused_is_a_kill(store: Store) -> None:
