@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lipo_cli.commands.model_output import _control, _difference
 from lipo_cli.main import main
 from lipo_cli.tracking.registry import promote_champion
 from lipo_cli.tracking.runs import start_run
@@ -250,3 +251,27 @@ def test_model_show_of_nothing_is_one_line(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("n_splits", "of_splits", "low", "means", "difference"),
+    [
+        (1, 1, -0.1, "means of 2 seeds", "95 % over 2 seeds"),
+        (3, 3, -0.1, "means of 2 cells (seeds of 3 splits)", "95 % over 3 splits"),
+        (2, 3, -0.1, "of 2 of 3 splits, which do not compare with all", "95 % over 2 splits"),
+        (1, 3, None, "of 1 of 3 splits, which do not compare with all", "one split tells no"),
+        (1, 1, None, "means of 2 seeds", "one seed tells no"),
+        (None, None, -0.1, "means of 2 seeds", "95 % over 2 seeds"),  # a record of before
+    ],
+)
+def test_what_numbers_are_of_is_said(
+    n_splits: int | None, of_splits: int | None, low: float | None, means: str, difference: str
+) -> None:
+    content = {
+        "n_seeds": 2, "n_splits": n_splits, "of_splits": of_splits, "test_rmse_over_seeds": 0.6,
+        "control": {"selection": "none", "peft": "lora", "test_rmse": 0.7},
+        "delta_none": -0.05, "delta_low": low, "delta_high": None if low is None else 0.02,
+        "delta_random": None,
+    }  # fmt: skip
+    assert _control(content).endswith(means)
+    assert difference in _difference(content)
