@@ -198,14 +198,14 @@ def test_a_result_in_the_same_folder_is_replaced_whole(
     command = bench.command("whole")[3:]
     assert main([*command, "--out", "mine"]) == 0
     names = {str(path.relative_to("mine")) for path in Path("mine").rglob("*") if path.is_file()}
-    assert {"values/tsds/values.csv", "figures/removal_curve_tsds.png"} <= names
+    assert {"values/tsds/values.csv", "figures/removal_curve.png"} <= names
     Path("mine/notes.txt").write_text("a user's own")
     alone = [flag for flag in command if flag not in ("-s", "tsds:top=6")]
     assert main([*alone, "-s", "none", "--no-controls", "--out", "mine"]) == 0
     left = {str(path.relative_to("mine")) for path in Path("mine").rglob("*") if path.is_file()}
     assert "notes.txt" in left
     assert not [name for name in left if name.startswith("values/")]
-    assert "figures/removal_curve_tsds.png" not in left
+    assert "figures/removal_curve.png" not in left
     assert {"result.json", "report.html", "figures/rmse_by_cell.png"} <= left
     assert not any("tsds" in path.read_text() for path in Path("mine").glob("*.csv"))
 
