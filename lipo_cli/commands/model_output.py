@@ -143,14 +143,19 @@ def _control(content: Mapping[str, Any]) -> str:
     control, own = content["control"], content["test_rmse_over_seeds"]
     if control is None or control["test_rmse"] is None or own is None:
         return UNKNOWN
-    n_cells, n_splits = content["n_seeds"], content["n_splits"] or 1
+    n_cells, (n_splits, of_splits) = content["n_seeds"], _splits(content)
     means = f", means of {n_cells} {_cells(n_splits)}" if n_cells > 1 else ""
-    if n_splits < (content["of_splits"] or 1):
-        means += f": of {n_splits} of {content['of_splits']} splits, which do not compare with all"
+    if n_splits < of_splits:
+        means += f": of {n_splits} of {of_splits} splits, which do not compare with all"
     return (
         f"{control['selection']} with {control['peft']}: test RMSE {control['test_rmse']:.4f}, "
         f"here {own:.4f}{means}"
     )
+
+
+def _splits(content: Mapping[str, Any]) -> tuple[int, int]:
+    """Returns on how many splits the row is, and of how many; a record of before names none."""
+    return content["n_splits"] or 1, content["of_splits"] or 1
 
 
 def _cells(n_splits: int) -> str:
@@ -161,12 +166,11 @@ def _difference(content: Mapping[str, Any]) -> str:
     delta, low, high = (content[name] for name in ("delta_none", "delta_low", "delta_high"))
     if delta is None:
         return UNKNOWN
+    n_splits, of_splits = _splits(content)
     if low is None or high is None:
-        n_splits, of_splits = content["n_splits"] or 1, content["of_splits"] or 1
         one = "seed" if of_splits == 1 else "split"
         spread = f"; one {one} tells no difference from noise"
     else:
-        n_splits = content["n_splits"] or 1
         over = f"{n_splits} splits" if n_splits > 1 else f"{content['n_seeds']} seeds"
         spread = f" [{low:+.4f}, {high:+.4f}], 95 % over {over}"
     random = content["delta_random"]

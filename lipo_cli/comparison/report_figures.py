@@ -10,7 +10,7 @@ from typing import NamedTuple
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.figures import VALUE_NAMES
 from lipo_cli.comparison.plan import on_splits
-from lipo_cli.comparison.report_reading import equal_steps
+from lipo_cli.comparison.report_reading import equal_steps, n_splits
 from lipo_cli.comparison.report_record import Material
 from lipo_cli.comparison.report_verdicts import with_minus
 from lipo_cli.comparison.scoring import WITHOUT_POINTS
@@ -98,7 +98,7 @@ def _done(material: Material) -> list[CellResult]:
 def _means(material: Material, value: Callable[[CellResult], float | None]) -> str:
     """Reads out the means over seeds by method and selection, or their range where many."""
     groups: dict[tuple[str, str], list[tuple[Unit, float]]] = {}
-    of_splits = len({cell.split for cell in _done(material)})
+    of_splits = n_splits(material)
     for cell in _done(material):
         if (number := value(cell)) is not None:
             groups.setdefault((cell.peft, cell.label), []).append(((cell.split, cell.seed), number))

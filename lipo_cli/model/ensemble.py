@@ -17,7 +17,7 @@ from lipo_cli import __version__
 from lipo_cli.errors import ModelError
 from lipo_cli.model import kernel
 from lipo_cli.model.base import sha256_of
-from lipo_cli.model.calibration import Calibration
+from lipo_cli.model.calibration import FEWEST, Calibration
 from lipo_cli.model.folder import FORMAT, read_json, write_json
 from lipo_cli.model.kernel import KernelReadout
 from lipo_cli.model.regressor import Regressor
@@ -212,7 +212,7 @@ def calibration_of(model: Regressor | Ensemble) -> Calibration:
     if content is None:
         raise ModelError(
             "this model has no calibrated interval",
-            hint="it was validated on fewer than 20 molecules, or saved by an older lipo: "
+            hint=f"it was validated on fewer than {FEWEST} molecules, or saved by an older lipo: "
             "fine-tune with a larger validation part, --split random --fractions 0.7,0.2,0.1, or "
             "predict without",
         )
