@@ -118,6 +118,7 @@ def split(
 ) -> None:
     """Write the primary set with a column `split`: train, val, test."""
     settings = _settings(locals())
+    opt.prepare_out(out)
     from lipo_cli.chem.split_file import write_split
     from lipo_cli.chem.splits import make_split
     from lipo_cli.commands.console import emit_json

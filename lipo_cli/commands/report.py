@@ -35,6 +35,8 @@ def report(
     One HTML file that needs nothing beside it and no network. `lipo compare` writes the same page
     into the folder of its result and into its run.
     """
+    if out is not None:
+        prepare_out(out)  # before what takes seconds to import
     import tempfile
 
     from lipo_cli.commands.console import emit_json, say
@@ -42,8 +44,6 @@ def report(
     from lipo_cli.tracking.comparisons import comparison_files, find_comparison
     from lipo_cli.tracking.store import open_store
 
-    if out is not None:
-        prepare_out(out)
     found = find_comparison(open_store(store, create=False), run)
     path = out or Path(f"lipo-report-{found.run_id[:8]}.html")
     with tempfile.TemporaryDirectory() as scratch:

@@ -96,9 +96,13 @@ def test_split_writes_every_row_with_its_part(
     assert json.loads(capsys.readouterr().out)["split"]["fingerprint"] == found["fingerprint"]
 
 
-def test_split_to_a_place_that_cannot_be_written(own_file: Path, tmp_path: Path) -> None:
-    out = own_file / "split.csv"
-    assert main(["data", "split", "--dataset", str(own_file), "--out", str(out)]) == 3
+def test_split_to_a_place_that_cannot_be_written(
+    own_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `--out` of every command: said by itself, before the data are read."""
+    for out in (own_file / "split.csv", tmp_path):
+        assert main(["data", "split", "--dataset", str(own_file), "--out", str(out)]) == 2
+        assert capsys.readouterr().err.startswith("error: --out: ")
 
 
 def test_audit_prints_findings_and_verdict(capsys: pytest.CaptureFixture[str]) -> None:
