@@ -12,6 +12,9 @@ from lipo_cli.chem.columns import LABEL, SMILES, find_column
 from lipo_cli.chem.molecules import parse
 from lipo_cli.errors import DataError
 
+LARGEST_LABEL = 1e15
+"""No property is measured in such numbers, and the square of a label must fit in float32."""
+
 
 @dataclass(frozen=True)
 class BadRow:
@@ -116,7 +119,9 @@ def _number(text: str) -> float | str:
         # Never guessed: 1,234 may be a thousand.
         comma = re.fullmatch(r"[+-]?\d+(,\d+)+", text) is not None
         return "the label is not a number" + (" (decimals take a point)" if comma else "")
-    return value if math.isfinite(value) else "the label is not finite"
+    if not math.isfinite(value):
+        return "the label is not finite"
+    return value if abs(value) <= LARGEST_LABEL else f"the label is beyond {LARGEST_LABEL:g}"
 
 
 def unusable_record(row: int, line: int, fields: Sequence[str], layout: Layout) -> Record:

@@ -13,6 +13,7 @@ from lipo_cli.commands.dataset_lines import tell_unread
 from lipo_cli.comparison.budget import Budgeted
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.constant import constant_line, hardly_beaten, warning_line
+from lipo_cli.comparison.digits import decimals, difference_text
 from lipo_cli.comparison.estimate import estimate
 from lipo_cli.comparison.plan import cell_name, make_plan
 from lipo_cli.comparison.prepare import Prepared
@@ -149,6 +150,7 @@ def print_whole(make: Callable[[Collection[str]], Table], droppable: Sequence[st
 
 def _summary_table(summary: Sequence[SummaryRow], left_out: Collection[str] = ()) -> Table:
     several = any(row.model is not None for row in summary)
+    digits = decimals(row.test_rmse for row in summary) + 1
     columns: dict[str, Callable[[SummaryRow], str]] = {
         "selection": lambda row: row.name,
         "method": lambda row: row.peft,
@@ -156,14 +158,16 @@ def _summary_table(summary: Sequence[SummaryRow], left_out: Collection[str] = ()
         "train": lambda row: row.trained,
         "parameters": lambda row: _whole(row.trainable_parameters),
         "seconds": lambda row: f"{row.seconds:.0f}" if row.seconds is not None else "",
-        "val RMSE": lambda row: f"{row.val_rmse:.4f}" if row.val_rmse is not None else "failed",
-        "test RMSE": _spread,
-        "vs none": lambda row: _difference(row.delta_none, row.delta_low, row.delta_high),
-        "vs random": lambda row: f"{row.delta_random:+.4f}" if row.delta_random is not None else "",
+        "val RMSE": lambda row: "failed" if row.val_rmse is None else f"{row.val_rmse:.{digits}f}",
+        "test RMSE": lambda row: _spread(row, digits),
+        "vs none": lambda row: difference_text(
+            row.delta_none, row.delta_low, row.delta_high, digits
+        ),
+        "vs random": lambda row: difference_text(row.delta_random, None, None, digits),
     }
     if several:
-        columns["vs first model"] = lambda row: _difference(
-            row.delta_model, row.delta_model_low, row.delta_model_high
+        columns["vs first model"] = lambda row: difference_text(
+            row.delta_model, row.delta_model_low, row.delta_model_high, digits
         )
     shown = {name: text for name, text in columns.items() if name not in left_out}
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -260,15 +264,8 @@ def _whole(value: int | None) -> str:
     return f"{value:,}" if value is not None else ""
 
 
-def _spread(row: SummaryRow) -> str:
+def _spread(row: SummaryRow, digits: int) -> str:
     if row.test_rmse is None:
         return ""
-    return f"{row.test_rmse:.4f}" + (f" ± {row.test_rmse_sd:.4f}" if row.test_rmse_sd else "")
-
-
-def _difference(delta: float | None, low: float | None, high: float | None) -> str:
-    if delta is None:
-        return ""
-    if low is None or high is None:
-        return f"{delta:+.4f}"
-    return f"{delta:+.4f} [{low:+.4f}, {high:+.4f}]"
+    spread = f" ± {row.test_rmse_sd:.{digits}f}" if row.test_rmse_sd else ""
+    return f"{row.test_rmse:.{digits}f}{spread}"

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from lipo_cli.commands.console import err, say
 from lipo_cli.comparison.cell_result import CellResult
+from lipo_cli.comparison.digits import rmse_text
 from lipo_cli.comparison.plan import Cell
 from lipo_cli.comparison.scoring import Scored
 from lipo_cli.comparison.tuning_result import Tuned
@@ -107,7 +108,7 @@ class CompareView:
             left = f", {_clock(self.seconds_left())} left in all"
             say(
                 f"{cell.name}: epoch {shown.epoch}/{self._n_epochs}, "
-                f"validation RMSE {row['val_rmse']:.4f}{left}"
+                f"validation RMSE {rmse_text(row['val_rmse'])}{left}"
             )
 
     def finished(self, cell: Cell, result: CellResult) -> None:
@@ -121,7 +122,7 @@ class CompareView:
         else:
             row.state = "found" if result.reused else "done"
         if self._live is None:
-            number = f", validation RMSE {result.val_rmse:.4f}" if result.val_rmse else ""
+            number = f", validation RMSE {rmse_text(result.val_rmse)}" if result.val_rmse else ""
             say(f"{cell.name}: {row.state}{number}{': ' if row.note else ''}{row.note}")
 
     def scored(self, scored: Scored) -> None:
@@ -199,7 +200,7 @@ class CompareView:
                 str(row.cell.seed),
                 Text(f"{row.state} {row.note}"[:60], style=_STYLES.get(row.state, "red")),
                 f"{row.epoch}/{self._n_epochs}" if row.epoch else "",
-                f"{row.val_rmse:.4f}" if row.val_rmse is not None else "",
+                rmse_text(row.val_rmse),
                 f"{row.seconds:.0f}" if row.seconds is not None else "",
             )
         lines: list[Table | Text] = [table]
@@ -234,14 +235,14 @@ def _trial_line(cell: Cell, trial: TrialResult, over: Sequence[TrialResult], n: 
         over: All trials that are over.
         n: How many there are to be.
     """
-    value = f", validation RMSE {trial.val_rmse:.4f}" if trial.val_rmse is not None else ""
+    value = f", validation RMSE {rmse_text(trial.val_rmse)}" if trial.val_rmse is not None else ""
     ended = f"pruned after epoch {len(trial.curve)}" if trial.state == "pruned" else trial.state
     line = f"tuning {cell.peft}: trial {trial.ordinal + 1}/{n} {ended}{value}"
     line += f" ({described(trial.parameters)})"
     complete = [t for t in over if t.state == "complete" and t.val_rmse is not None]
     if complete:
         best = min(complete, key=lambda t: (t.val_rmse, t.ordinal))
-        line += f"; best {best.val_rmse:.4f}, trial {best.ordinal + 1}"
+        line += f"; best {rmse_text(best.val_rmse)}, trial {best.ordinal + 1}"
     left = (n - len(over)) * sum(t.seconds for t in over) / max(1, len(over))
     return f"{line}; {_clock(left)} left" if len(over) < n else line
 

@@ -203,10 +203,11 @@ def _run(
 
 def _show(settings: FinetuneSettings, result: CellResult) -> None:
     from lipo_cli.commands.console import out
+    from lipo_cli.comparison.digits import rmse_text
 
     out.print(
-        f"{result.peft}, seed {result.seed}: test RMSE {result.test_rmse:.4f}, "
-        f"MAE {result.test_mae:.4f}; validation RMSE {result.val_rmse:.4f} "
+        f"{result.peft}, seed {result.seed}: test RMSE {rmse_text(result.test_rmse)}, "
+        f"MAE {rmse_text(result.test_mae)}; validation RMSE {rmse_text(result.val_rmse)} "
         f"(epoch {result.best_epoch}, {result.trainable_parameters:,} parameters trained, "
         f"{result.seconds:.0f} s)"
     )
@@ -223,6 +224,7 @@ def _show(settings: FinetuneSettings, result: CellResult) -> None:
 
 def _show_ensemble(settings: FinetuneSettings, result: EnsembleResult) -> None:
     from lipo_cli.commands.console import out
+    from lipo_cli.comparison.digits import rmse_text
 
     found = result.numbers
     share = found["kernel_share"] or 0.0
@@ -232,8 +234,8 @@ def _show_ensemble(settings: FinetuneSettings, result: EnsembleResult) -> None:
     elif settings.joins_kernel:
         whose += " (validation wants no kernel readout)"
     out.print(
-        f"{whose}: test RMSE {found['test_rmse']:.4f}, MAE {found['test_mae']:.4f}; "
-        f"validation RMSE {found['val_rmse']:.4f}"
+        f"{whose}: test RMSE {rmse_text(found['test_rmse'])}, MAE {rmse_text(found['test_mae'])}; "
+        f"validation RMSE {rmse_text(found['val_rmse'])}"
     )
     _show_interval(found["test_coverage"], found["test_interval"], found["test_error_ratio"])
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from lipo_cli.commands.model_source import short_number
 from lipo_cli.commands.options import DEFAULT_STORE
+from lipo_cli.comparison.digits import decimals, rmse_text
 from lipo_cli.tracking.evidence import CONTROL, SETTINGS, Evidence
 from lipo_cli.tracking.versions import RegisteredVersion
 
@@ -119,7 +120,7 @@ def _lines(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "test RMSE", _rmse(content["test_rmse"], "measured at the end, chose nothing")
     if content["constant"] is not None:
         val, test = (content["constant"][name] for name in ("val_rmse", "test_rmse"))
-        yield "to be beaten", f"train's mean label for all: validation {val:.4f}, test {test:.4f}"
+        yield "to be beaten", _of_constant(val, test)
     if content["selection"] == CONTROL:
         yield "control", "it is the control itself: no secondary point was added"
     else:
@@ -130,6 +131,11 @@ def _lines(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "run", content["run_id"] or UNKNOWN
     yield "comparison", content["comparison_run_id"] or UNKNOWN
     yield "predict with", content["predict"]
+
+
+def _of_constant(val: float, test: float) -> str:
+    told = f"validation {rmse_text(val)}, test {rmse_text(test)}"
+    return f"train's mean label for all: {told}"
 
 
 def _points(content: Mapping[str, Any]) -> str:
@@ -147,9 +153,10 @@ def _control(content: Mapping[str, Any]) -> str:
     means = f", means of {n_cells} {_cells(n_splits)}" if n_cells > 1 else ""
     if n_splits < of_splits:
         means += f": of {n_splits} of {of_splits} splits, which do not compare with all"
+    theirs = rmse_text(control["test_rmse"])
     return (
-        f"{control['selection']} with {control['peft']}: test RMSE {control['test_rmse']:.4f}, "
-        f"here {own:.4f}{means}"
+        f"{control['selection']} with {control['peft']}: test RMSE {theirs}, "
+        f"here {rmse_text(own)}{means}"
     )
 
 
@@ -167,19 +174,20 @@ def _difference(content: Mapping[str, Any]) -> str:
     if delta is None:
         return UNKNOWN
     n_splits, of_splits = _splits(content)
+    digits = decimals([content["test_rmse"]]) + 1
     if low is None or high is None:
         one = "seed" if of_splits == 1 else "split"
         spread = f"; one {one} tells no difference from noise"
     else:
         over = f"{n_splits} splits" if n_splits > 1 else f"{content['n_seeds']} seeds"
-        spread = f" [{low:+.4f}, {high:+.4f}], 95 % over {over}"
+        spread = f" [{low:+.{digits}f}, {high:+.{digits}f}], 95 % over {over}"
     random = content["delta_random"]
-    chance = f"; to as many random points {random:+.4f}" if random is not None else ""
-    return f"{delta:+.4f}{spread}{chance} (below 0: the added points helped)"
+    chance = f"; to as many random points {random:+.{digits}f}" if random is not None else ""
+    return f"{delta:+.{digits}f}{spread}{chance} (below 0: the added points helped)"
 
 
 def _rmse(value: float | None, role: str) -> str:
-    return UNKNOWN if value is None else f"{value:.4f} ({role})"
+    return UNKNOWN if value is None else f"{rmse_text(value)} ({role})"
 
 
 def _titled(title: str, value: str | None) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lipo_cli.comparison.digits import rmse_text
 from lipo_cli.errors import LipoError, ModelError
 
 REGISTRY = "models:/"
@@ -93,9 +94,9 @@ def _described(about: Mapping[str, Any]) -> str:
 
 
 def short_number(value: object) -> str:
-    """Returns four decimals of a number that may be text; other text as it is."""
+    """Returns a few digits of a number that may be text; other text as it is."""
     try:
-        return f"{float(str(value)):.4f}"
+        return rmse_text(float(str(value)))
     except ValueError:
         return str(value)
 

@@ -66,9 +66,11 @@ def select(
     """Choose secondary points by their values; say why each was taken or left.
 
     Each row keeps the columns of its file. Then come row (data rows from 0), line, the smiles and
-    label that were scored (canonical, duplicates merged), value, standard_error, rank, selected and
-    reason; a column of the file that would be taken for one of these becomes file.NAME. Without
-    --out, the chosen rows go to stdout as CSV.
+    label that were scored (canonical, duplicates merged), value, standard_error, rank, selected,
+    reason and chosen_on (the primary set and split whose validation molecules gave the values: on
+    another split these may be test molecules, so that nothing is trained on them there); a column
+    of the file that would be taken for one of these becomes file.NAME. Without --out, the chosen
+    rows go to stdout as CSV.
 
     Several selections are compared by their overlap (Jaccard), and the values of several methods by
     their rank correlation.
@@ -78,7 +80,7 @@ def select(
     from lipo_cli.commands.console import emit_json, say, warn
     from lipo_cli.commands.select_source import find_source
     from lipo_cli.commands.select_tables import rank_correlations, read_tables, table_for
-    from lipo_cli.valuation.selection import LEAKING, selection_rng
+    from lipo_cli.valuation.selection import CHOSEN_ON, LEAKING, selection_rng
     from lipo_cli.valuation.selection_text import parse_selection
 
     rules = {text: parse_selection(text) for text in selection}
@@ -102,6 +104,8 @@ def select(
     first, of_first = chosen[selection[0]], valued[selection[0]]
     marked = of_first.table.assign(selected=False, reason=list(first.reasons))
     marked.loc[first.positions, "selected"] = True
+    if rules[selection[0]].needs_scores and of_first.origin.scope is not None:
+        marked[CHOSEN_ON] = of_first.origin.scope
     source = find_source(of_first.path, secondary)
     if out is not None:
         _check_out(out, [each.path for each in tables], source)

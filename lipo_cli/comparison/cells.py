@@ -13,7 +13,7 @@ from lipo_cli.comparison.cell_record import log_inputs, read_result, record_fit
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.ledger import Ledger, code_version
 from lipo_cli.comparison.plan import Cell
-from lipo_cli.comparison.prepare import Prepared, digest
+from lipo_cli.comparison.prepare import Prepared, digest, rows_digest
 from lipo_cli.comparison.uncertainty import calibration_of, measured_numbers, predict_parts
 from lipo_cli.model.adapters import DEFAULT_LAYER_DECAY, DEFAULT_LEARNING_RATE
 from lipo_cli.model.base import resolve_base
@@ -39,11 +39,12 @@ class CellSettings(Settings):
 def cell_fingerprint(
     cell: Cell, rows: NDArray[np.int64], prepared: Prepared, training: TrainingSettings
 ) -> str:
-    """Names everything that decides a cell's numbers: settings, data, chosen rows, base, code."""
+    """Names everything that decides a cell: settings, molecules, their rows, base, code.
+
+    By which selection points were chosen decides nothing: two that choose the same share the cell.
+    """
     resolved = effective(cell.training(training), cell.peft, added=len(rows) > 0)
     return resolved.fingerprint(
-        # Nothing chosen is the control over again: found, not trained.
-        selection=str(cell.choice.selection) if len(rows) else "none",
         peft=cell.peft,
         seed=cell.seed,
         dataset=prepared.dataset.name,
@@ -51,6 +52,8 @@ def cell_fingerprint(
         train=digest(training_examples(prepared, rows)),
         validation=digest(prepared.validation),
         test=digest(prepared.part("test")),
+        # The record keeps predictions by row: the molecules elsewhere in a file are others.
+        rows=rows_digest(prepared.dataset.primary.frame["row"].to_numpy(np.int64)),
         base=resolve_base(resolved.model).fingerprint,
         code=code_version(),
     )

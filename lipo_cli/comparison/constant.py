@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lipo_cli.comparison.cell_result import CellResult
+from lipo_cli.comparison.digits import decimals
 from lipo_cli.comparison.prepare import Prepared
 
 HARDLY = 0.9
@@ -44,8 +45,10 @@ class Constant:
         return asdict(self)
 
 
-def constant_line(constants: Sequence[Constant], digits: int = 4) -> str:
+def constant_line(constants: Sequence[Constant], digits: int | None = None) -> str:
     """Says in one line how far off the mean label is: what every model has to beat."""
+    if digits is None:
+        digits = decimals(each.test_rmse for each in constants) + 1
     said = [
         f"val RMSE {each.val_rmse:.{digits}f}, test RMSE {each.test_rmse:.{digits}f}"
         + (f" (split {each.split})" if each.split is not None else "")
@@ -63,7 +66,7 @@ def hardly_beaten(constants: Sequence[Constant], cells: Sequence[CellResult]) ->
     return [each for each in constants if best.get(each.split, 0.0) > HARDLY * each.val_rmse]
 
 
-def warning_line(beaten: Sequence[Constant], n_splits: int, digits: int = 4) -> str:
+def warning_line(beaten: Sequence[Constant], n_splits: int, digits: int | None = None) -> str:
     """Says that models learned little, and on which splits."""
     where = "" if len(beaten) == n_splits else " on that split"
     return f"{constant_line(beaten, digits)}; no cell is much better than that{where}"

@@ -27,7 +27,7 @@ from lipo_cli.comparison.cells import (
     run_cell,
     training_examples,
 )
-from lipo_cli.comparison.ledger import Ledger, Recorder
+from lipo_cli.comparison.ledger import Ledger, Recorder, code_version
 from lipo_cli.comparison.plan import Cell
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.uncertainty import calibration_of, measured_numbers, predict_parts
@@ -66,7 +66,7 @@ class EnsembleResult:
     Attributes:
         members: The results of its members.
         run_id: Its own run.
-        seconds: Time spent on the members.
+        seconds: Time spent on the members and the kernel readout.
         numbers: val_rmse, test_rmse, test_mae, test_r2, test_spearman, test_coverage (of the 90 %
             interval), test_interval (its mean width), test_error_ratio, kernel_share (what the
             readout weighs, chosen on validation; 0 without one).
@@ -163,10 +163,11 @@ def combine(
         member=own, members=len(cells), kernel=f"{RECIPE} shares={SHARES}" if kernel else None
     )
     parts = [cell_fingerprint(cell, rows, prepared, training) for cell in cells]
-    fingerprint = settings.fingerprint(parts=parts)
+    fingerprint = settings.fingerprint(parts=parts, code=code_version(("ensemble",)))
     if (found := ledger.find(fingerprint)) is not None:
         numbers = {name: found.metrics.get(name) for name in _NUMBERS}
         predictions = pd.read_parquet(found.artifact("tables/predictions.parquet"))
+        seconds = found.metrics.get("seconds", seconds)
         return EnsembleResult(tuple(members), found.run_id, seconds, numbers, predictions)
     tags = {
         "selection": first.choice.name,

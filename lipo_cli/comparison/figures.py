@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from lipo_cli.comparison.cell_result import CellResult
+from lipo_cli.comparison.digits import decimals
 from lipo_cli.comparison.metrics import regression_metrics
 from lipo_cli.comparison.plan import on_splits
 from lipo_cli.comparison.scoring import Scored
@@ -124,7 +125,7 @@ def rmse_by_cell(cells: Sequence[CellResult], label: str) -> Figure:
             axes.plot(values, [place] * len(values), "o", color=colour, alpha=0.6, zorder=3)
             axes.plot([mean] * 2, [place - 0.3, place + 0.3], color=colour, lw=2.5)
             axes.annotate(
-                f"{mean:.3f}",
+                f"{mean:.{decimals([mean])}f}",
                 (mean, place - 0.32),
                 ha="center",
                 va="bottom",
@@ -204,7 +205,12 @@ def predicted_vs_measured(cell: CellResult, label: str) -> Figure:
     axes.set_xlabel(f"measured {label}")
     axes.set_ylabel(f"predicted {label}")
     axes.set_title(f"{cell.label} / {cell.peft} / seed {cell.seed}, test", fontsize=10)
-    lines = [f"n {len(test)}", f"RMSE {numbers['rmse']:.3f}", f"MAE {numbers['mae']:.3f}"]
+    digits = decimals([numbers["rmse"]])
+    lines = [
+        f"n {len(test)}",
+        f"RMSE {numbers['rmse']:.{digits}f}",
+        f"MAE {numbers['mae']:.{digits}f}",
+    ]
     lines += [f"R² {numbers['r2']:.3f}"] if numbers["r2"] is not None else []
     axes.text(0.04, 0.96, "\n".join(lines), transform=axes.transAxes, va="top", fontsize=9)
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lipo_cli.comparison.digits import decimals
 from lipo_cli.comparison.report_verdicts import interval_text, with_minus
 from lipo_cli.comparison.result import Comparison
 from lipo_cli.comparison.summary import SummaryRow
@@ -20,7 +21,8 @@ def note_of(result: Comparison, limit: int) -> str:
         result: The comparison.
         limit: Characters that the text may have.
     """
-    lines = [*_HEADER, *(_row(row) for row in result.summary), ""]
+    digits = decimals(row.test_rmse for row in result.summary) + 1
+    lines = [*_HEADER, *(_row(row, digits) for row in result.summary), ""]
     lines += [f"- {with_minus(verdict.sentence())}" for verdict in result.verdicts]
     room = limit - len(_REST) - 2
     kept: list[str] = []
@@ -32,13 +34,13 @@ def note_of(result: Comparison, limit: int) -> str:
     return "\n".join([*kept, "", _REST])
 
 
-def _row(row: SummaryRow) -> str:
+def _row(row: SummaryRow, digits: int) -> str:
     values = [
         row.label,
         row.peft,
         "" if row.n_selected is None else f"{row.n_selected:,}",
-        "failed" if row.val_rmse is None else f"{row.val_rmse:.4f}",
-        "" if row.test_rmse is None else f"{row.test_rmse:.4f}",
-        interval_text(row.delta_none, row.delta_low, row.delta_high, 4),
+        "failed" if row.val_rmse is None else f"{row.val_rmse:.{digits}f}",
+        "" if row.test_rmse is None else f"{row.test_rmse:.{digits}f}",
+        interval_text(row.delta_none, row.delta_low, row.delta_high, digits),
     ]
     return f"| {' | '.join(values)} |"

@@ -18,7 +18,7 @@ from lipo_cli.chem.tables import MoleculeTable, read_header
 from lipo_cli.errors import DataError
 from lipo_cli.settings import CompareSettings, DataSettings
 from lipo_cli.training.examples import Examples
-from lipo_cli.valuation.selection import LEAKING
+from lipo_cli.valuation.selection import CHOSEN_ON, LEAKING
 from lipo_cli.valuation.table import COLUMNS
 
 
@@ -150,15 +150,30 @@ def _read_chosen(path: Path, settings: DataSettings) -> MoleculeTable:
         # duplicates merged, whatever the columns of the primary set are called.
         names = {"smiles_column": "smiles", "label_column": "label"}
         settings = settings.model_copy(update=names)
-    table = read_selection(path, settings)
-    reasons = table.frame.get("reason")
+    return read_selection(path, settings)
+
+
+def _check_origin(chosen: MoleculeTable, scope: str) -> None:
+    """Checks that no test molecule of this split has chosen these rows, as far as they say.
+
+    Raises:
+        DataError: they were chosen by the test split, or by the validation molecules of another.
+    """
+    reasons, scopes = (chosen.frame.get(name) for name in ("reason", CHOSEN_ON))
     if reasons is not None and reasons.astype(str).str.startswith(LEAKING).any():
         raise DataError(
             "these rows were chosen by the test split: what is trained on them cannot be tested",
-            where=path,
+            where=chosen.path,
             hint="score with --target validation and choose again",
         )
-    return table
+    if scopes is not None and (scopes.astype(str) != scope).any():
+        raise DataError(
+            "these rows were chosen on another primary set or split, whose validation molecules "
+            "may be test molecules here",
+            where=chosen.path,
+            hint=f"score and choose on this one, or train on that; its name is in the column "
+            f"{CHOSEN_ON}, here it is {scope}",
+        )
 
 
 def prepare(settings: DataSettings, selection: str | None = None) -> Prepared:
@@ -184,6 +199,7 @@ def prepare(settings: DataSettings, selection: str | None = None) -> Prepared:
             )
     pool = None
     if (secondary := dataset.secondary) is not None:
+        _check_origin(secondary, Prepared(dataset, split, None).scope())
         kept, overlap = drop_overlap(secondary, dataset.primary, split)
         pool = Pool(
             examples=examples_of(secondary, kept),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +21,7 @@ from lipo_cli.chem.tables import MoleculeTable
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.cells import effective
 from lipo_cli.comparison.constant import Constant
+from lipo_cli.comparison.digits import decimals
 from lipo_cli.comparison.result import Comparison
 from lipo_cli.comparison.statistics import Verdict
 from lipo_cli.comparison.summary import Overlap, SummaryRow
@@ -82,11 +82,7 @@ class Material:
     @property
     def decimals(self) -> int:
         """How many decimals show about a thousandth of the median test RMSE."""
-        known = sorted(row.test_rmse for row in self.summary if row.test_rmse)
-        if not known:
-            return 3
-        magnitude = math.floor(math.log10(known[len(known) // 2]))
-        return min(9, max(0, 2 - magnitude if magnitude < 0 else 3 - magnitude))
+        return decimals(row.test_rmse for row in self.summary)
 
 
 def write_record(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from lipo_cli.comparison.digits import difference_text
 from lipo_cli.comparison.plan import labelled
 from lipo_cli.comparison.report_record import Material
 from lipo_cli.comparison.statistics import Verdict
@@ -52,7 +53,7 @@ def selection_verdicts(material: Material) -> list[SelectionVerdicts]:
             lines = [VerdictLine(with_minus(v.numbers()), _meaning(v)) for v in tested]
             short = _in_short(tested)
         else:
-            lines = [line for row in rows for line in _untested(row)]
+            lines = [line for row in rows for line in _untested(row, material.decimals)]
             short = "No test was made; the differences are" if lines else "No control to compare"
         if sizes == {0} and name != CONTROL:
             short = "It chose no point: its cells are the control `none` over again"
@@ -90,12 +91,8 @@ def _shown(told: Sequence[Verdict], against: str) -> str:
 
 
 def interval_text(delta: float | None, low: float | None, high: float | None, digits: int) -> str:
-    """Returns a difference with its interval where it has one; empty without a difference."""
-    if delta is None:
-        return ""
-    if low is None or high is None:
-        return with_minus(f"{delta:+.{digits}f}")
-    return with_minus(f"{delta:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]")
+    """Returns a difference with its interval where it has one, with a true minus."""
+    return with_minus(difference_text(delta, low, high, digits))
 
 
 def with_minus(line: str) -> str:
@@ -143,7 +140,7 @@ def _better(verdict: Verdict) -> bool:
     return verdict.significant and verdict.delta < 0
 
 
-def _untested(row: SummaryRow) -> list[VerdictLine]:
+def _untested(row: SummaryRow, digits: int) -> list[VerdictLine]:
     lines = []
     name = f"{row.label} / {row.peft}"
     meaning = (
@@ -152,10 +149,10 @@ def _untested(row: SummaryRow) -> list[VerdictLine]:
         else "95 % interval over training seeds, not corrected for several comparisons"
     )
     if row.delta_none is not None:
-        text = interval_text(row.delta_none, row.delta_low, row.delta_high, 3)
+        text = interval_text(row.delta_none, row.delta_low, row.delta_high, digits)
         lines.append(VerdictLine(f"{name}: {text} against none", meaning))
     if row.delta_random is not None:
-        text = interval_text(row.delta_random, None, None, 3)
+        text = interval_text(row.delta_random, None, None, digits)
         against = f"{name}: {text} against random points of equal size"
         lines.append(VerdictLine(against, "no interval"))
     return lines

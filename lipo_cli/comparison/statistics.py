@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from lipo_cli.comparison.cell_result import CellResult
+from lipo_cli.comparison.digits import USUAL, decimals, difference_text
 from lipo_cli.comparison.intervals import (
     LEVEL,
     Component,
@@ -59,6 +60,7 @@ class Verdict:
         n_tests: How many questions those are; None where this one is not tested.
         detectable: The smallest difference that the run would have called significant after the
             correction with a power of 80 %, were the noise what it was estimated to be.
+        digits: Decimals that the comparison's RMSEs deserve.
     """
 
     selection: str
@@ -75,6 +77,7 @@ class Verdict:
     p_holm: float | None = None
     n_tests: int | None = None
     detectable: float | None = None
+    digits: int = USUAL
 
     @property
     def significant(self) -> bool:
@@ -91,10 +94,10 @@ class Verdict:
         who = f"{labelled(self.selection, self.model)} / {self.peft}"
         who += on_splits(self.n_splits, self.of_splits)
         if self.low is None or self.high is None or self.p is None or self.p_holm is None:
-            return f"{who}: {self.delta:+.3f} against {self.against}"
+            return f"{who}: {self.delta:+.{self.digits}f} against {self.against}"
         return (
-            f"{who}: {self.delta:+.3f} [{self.low:+.3f}, {self.high:+.3f}] against {self.against}, "
-            f"p = {_p(self.p)} (Holm {_p(self.p_holm)})"
+            f"{who}: {difference_text(self.delta, self.low, self.high, self.digits)} "
+            f"against {self.against}, p = {_p(self.p)} (Holm {_p(self.p_holm)})"
         )
 
     def outcome(self) -> str:
@@ -108,8 +111,9 @@ class Verdict:
         if self.significant:
             return "better" if self.delta < 0 else "worse"
         # With a p of 0.03 and one of 0.1 after the correction, nothing has been shown.
-        seen = "" if self.detectable is None else f"; {self.detectable:.3f} would have been seen"
-        return f"no difference shown{seen}"
+        if self.detectable is None:
+            return "no difference shown"
+        return f"no difference shown; {self.detectable:.{self.digits}f} would have been seen"
 
     def sentence(self) -> str:
         """Says both in a line."""
@@ -143,8 +147,12 @@ def verdicts_of(cells: Sequence[CellResult]) -> list[Verdict]:
         for name, controls in _opponents(arm, arms, rules)
         if (judged := compared(arm, name, controls, arms)) is not None
     ]
-    # One question may be asked under several names; it is tested once.
-    tested = {each.pair: each.verdict.p for each in found if each.verdict.p is not None}
+    # One question may be asked under several names; it is tested once. Were its cells trained
+    # twice, by the larger p: corrected, none is below its own.
+    tested: dict[_Pair, float] = {}
+    for each in found:
+        if each.verdict.p is not None:
+            tested[each.pair] = max(each.verdict.p, tested.get(each.pair, 0.0))
     corrected = dict(zip(tested, holm([*tested.values()]), strict=True))
     return [
         each.verdict
@@ -172,7 +180,7 @@ class _Judged:
 
     verdict: Verdict
     components: list[Component]
-    pair: tuple[Peft, frozenset[_Side]]
+    pair: _Pair
 
 
 def family_size(verdicts: Sequence[Verdict]) -> int:
@@ -251,7 +259,8 @@ def compared(arm: Arm, against: str, controls: Runs, arms: Mapping[Arm, Runs]) -
         return None
     delta, by_split = mean_by_split([(unit, _difference(runs, controls, unit)) for unit in shared])
     of_splits = n_splits_of(arms)
-    verdict = Verdict(*arm, against, len(shared), len(by_split), delta, of_splits)
+    digits = decimals(cell.test_rmse for each in arms.values() for cell in each.values())
+    verdict = Verdict(*arm, against, len(shared), len(by_split), delta, of_splits, digits=digits)
     if of_splits == 1:
         components = within_split(runs, controls, shared, arms)
     elif len(by_split) > 1:
@@ -275,18 +284,22 @@ def _difference(runs: Runs, controls: Runs, unit: Unit) -> float:
 
 
 _Side = tuple[tuple[Unit, str | None, str], ...]
+_Pair = tuple[Peft, frozenset[_Side]]
 
 
 def _side(runs: Runs, units: Sequence[Unit], arms: Mapping[Arm, Runs]) -> _Side:
     """Names the rows that one side of a pair trained on, and with which model.
 
-    What chose nothing is `none` by another name, and what chose the whole pool is `all`.
+    What chose nothing is `none` by another name, and what chose the whole pool is `all`. Two
+    selections of the very same points share their runs.
     """
 
     def rows(unit: Unit, cell: CellResult) -> str:
         if cell.n_selected == 0:
             return "none"
         whole = arms.get(("all", cell.peft, cell.model), {}).get(unit)
-        return "all" if whole and whole.n_selected == cell.n_selected else cell.selection
+        if whole and whole.n_selected == cell.n_selected:
+            return "all"
+        return cell.run_id or cell.selection
 
     return tuple((unit, runs[unit].model, rows(unit, runs[unit])) for unit in units)

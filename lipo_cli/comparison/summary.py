@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -232,7 +233,8 @@ def pick_champion(cells: Sequence[CellResult], *, pool_is_sound: bool = True) ->
 
     Of several splits the first alone has a say: validation RMSEs compare within one split only.
     There, the means are over the seeds that every row finished: seeds differ by more than
-    selections do, and a row whose worst seed failed must not win by it.
+    selections do, and a row whose worst seed failed must not win by it. Where there is no such
+    seed, rows without the one that most have finished cannot win.
 
     Args:
         cells: The cells, those of the first split first.
@@ -247,10 +249,13 @@ def pick_champion(cells: Sequence[CellResult], *, pool_is_sound: bool = True) ->
             by_seed[cell.seed] = cell.val_rmse, cell
     if not found:
         return None
-    shared = set.intersection(*(set(by_seed) for by_seed in found.values()))
+    counts = Counter(seed for by_seed in found.values() for seed in by_seed)
+    common = max(sorted(counts), key=counts.__getitem__)
+    rows = [by_seed for by_seed in found.values() if common in by_seed]
+    shared = set.intersection(*map(set, rows))
 
     def rank(by_seed: dict[int, tuple[float, CellResult]]) -> float:
-        return float(np.mean([by_seed[seed][0] for seed in shared or by_seed]))
+        return float(np.mean([by_seed[seed][0] for seed in shared]))
 
-    best = min(found.values(), key=rank)
+    best = min(rows, key=rank)
     return min(best.values(), key=lambda pair: pair[0])[1]

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from lipo_cli.comparison.digits import rmse_text
 from lipo_cli.comparison.ledger import Finished
 from lipo_cli.comparison.plan import Cell
 from lipo_cli.comparison.tuning_space import described, tuned_training
@@ -84,14 +85,12 @@ class Tuned:
         if best.ordinal == first.ordinal:
             return (
                 f"{head}: nothing better than the settings as they stood "
-                f"({described(best.parameters)}): validation RMSE {best.val_rmse:.4f}"
+                f"({described(best.parameters)}): validation RMSE {rmse_text(best.val_rmse)}"
             )
-        stood = (
-            f"{first.val_rmse:.4f}" if first.val_rmse is not None else "which could not be trained"
-        )
+        stood = rmse_text(first.val_rmse) or "which could not be trained"
         return (
-            f"{head}: {described(best.parameters)}, validation RMSE {best.val_rmse:.4f} against "
-            f"{stood} with the settings as they stood ({described(first.parameters)}); "
+            f"{head}: {described(best.parameters)}, validation RMSE {rmse_text(best.val_rmse)} "
+            f"against {stood} with the settings as they stood ({described(first.parameters)}); "
             "validation chose it, test had no say"
         )
 

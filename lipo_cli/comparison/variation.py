@@ -104,21 +104,29 @@ def within_split(
 ) -> list[Component]:
     """Returns what other seeds and other test molecules would change; nothing with one seed.
 
-    Seeds: twice the variance of one test RMSE about seed and arm, pooled over the arms of the
-    method and the models concerned, over the number of seeds.
+    Seeds: with one pretrained model on both sides, twice the variance of one test RMSE about seed
+    and arm, pooled over the arms of the method and the model, over the number of seeds. With two,
+    the variance of the pair's own differences: a seed moves all arms of a model together, and
+    those of another model otherwise, so that the other arms tell nothing more about it.
     """
-    first, other = runs[shared[0]], controls[shared[0]]
-    pooled = _distinct(arms, first.peft, {first.model, other.model}, shared)
-    values = [
-        (unit, i, cell.test_rmse)
-        for i, those in enumerate(pooled)
-        for unit, cell in those.items()
-        if unit in shared and cell.test_rmse is not None
-    ]
-    one = residual_variance(*zip(*values, strict=True)) if len(shared) > 1 else None
-    if one is None:
+    if len(shared) < 2 or _came_out_the_same(runs, controls, shared):
         return []
-    found = [Component(2 * one.variance / len(shared), one.df)]
+    first, other = runs[shared[0]], controls[shared[0]]
+    if first.model == other.model:
+        pooled = _distinct(arms, first.peft, {first.model}, shared)
+        values = [
+            (unit, i, cell.test_rmse)
+            for i, those in enumerate(pooled)
+            for unit, cell in those.items()
+            if unit in shared and cell.test_rmse is not None
+        ]
+        one = residual_variance(*zip(*values, strict=True))
+        if one is None:
+            return []
+        found = [Component(2 * one.variance / len(shared), one.df)]
+    else:
+        gaps = [_rmse(runs[unit]) - _rmse(controls[unit]) for unit in shared]
+        found = [Component(float(np.var(gaps, ddof=1)) / len(gaps), len(gaps) - 1)]
     own = _mean_terms([runs[unit] for unit in shared])
     theirs = _mean_terms([controls[unit] for unit in shared])
     if own is not None and theirs is not None:

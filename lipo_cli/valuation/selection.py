@@ -21,6 +21,8 @@ Rule = Literal["none", "all", "random", "optimal", "positive", "top", "bottom", 
 
 LEAKING = "LEAKING: the target is the test split, nothing may be chosen by this"
 """Stands in what is said of such values, before every reason that goes with them."""
+CHOSEN_ON = "chosen_on"
+"""The column that names the primary set and the split by whose validation rows were chosen."""
 
 
 class Scores(Protocol):

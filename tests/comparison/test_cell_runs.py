@@ -53,11 +53,12 @@ def test_workers_get_what_must_be_computed_once(world: World, store: Store) -> N
     ledger, workers, view = MlflowLedger(store, "cells"), Here(), Listener()
     run_cells(cells[:1], task_of, prepared, ledger, Listener())
     results = run_cells(cells, task_of, prepared, ledger, view, workers)
-    assert workers.given == ["all", "random:k=6", "random:k=24"]
+    assert n_pool == 24  # so that 24 at random are all of them: found, not trained
+    assert workers.given == ["all", "random:k=6"]
     assert [result.selection for result in results] == [cell.choice.name for cell in cells]
     assert [result.status for result in results] == ["finished"] * 4 + ["failed"]
     assert results[-1].error == "seven will not do"
-    assert [result.reused for result in results] == [True, False, False, False, False]
+    assert [result.reused for result in results] == [True, False, False, True, False]
     # Each is told of once.
     assert sorted(r.selection for r in view.done) == sorted(cell.choice.name for cell in cells)
     again = Here()
