@@ -14,11 +14,31 @@ from lipo_cli.training.examples import Examples
 from lipo_cli.valuation.gradients import OutputGradients, Part
 from lipo_cli.valuation.influence import Molecules, influence
 from lipo_cli.valuation.proxy import Proxy, knn_values, leave_one_out_values, make_proxy
+from lipo_cli.valuation.removal import FoldedValues
 from lipo_cli.valuation.tsds import ts_dshapley
 
 Floats = NDArray[np.float64]
 BASELINES = ("chance", "error of the model")
 """What stands beside the methods: neither needs a valuation."""
+
+
+@dataclass(frozen=True)
+class Valued:
+    """What a method says of a pool; low is bad.
+
+    Attributes:
+        values: [n] values.
+        fold_values: [n, F] their parts by fold of the target rows; None for a baseline, which
+            looks at no target row.
+    """
+
+    values: Floats
+    fold_values: Floats | None = None
+
+    @classmethod
+    def of(cls, found: FoldedValues) -> Valued:
+        """Takes what the benchmarks read of a method's result."""
+        return cls(found.values, found.fold_values)
 
 
 @dataclass(frozen=True)
@@ -46,20 +66,11 @@ class World:
         return cls(regressor, train, target, pool, (train_x, target_x, pool_x))
 
 
-def values_by_method(
-    world: World, labels: Floats, parts: Sequence[Part], seed: int
-) -> dict[str, Floats]:
-    """Returns what every method says of the pool with these labels; low is bad.
-
-    Args:
-        world: The model and the molecules.
-        labels: [n] labels of the pool.
-        parts: Parameters that influence counts, a method each.
-        seed: Of permutations and chance.
-    """
+def proxies_of(world: World, labels: Floats, seed: int) -> dict[str, Proxy]:
+    """Returns the ridge proxy of either game over the pool with these labels."""
     train_x, target_x, pool_x = world.embedded
-    tsds = TsdsSettings(seed=seed)
-    proxies: dict[str, Proxy] = {
+    settings = TsdsSettings(seed=seed)
+    return {
         game: make_proxy(
             train_x,
             world.train.labels,
@@ -67,30 +78,46 @@ def values_by_method(
             labels,
             target_x,
             world.target.labels,
-            tsds.model_copy(update={"game": game}),
+            settings.model_copy(update={"game": game}),
         )
         for game in ("secondary", "empty")
     }
+
+
+def values_by_method(
+    world: World, labels: Floats, parts: Sequence[Part], seed: int
+) -> dict[str, Valued]:
+    """Returns what every method says of the pool with these labels.
+
+    Args:
+        world: The model and the molecules.
+        labels: [n] labels of the pool.
+        parts: Parameters that influence counts, a method each.
+        seed: Of permutations and chance.
+    """
+    tsds = TsdsSettings(seed=seed)
+    proxies = proxies_of(world, labels, seed)
     on_top, empty = proxies["secondary"], proxies["empty"]
-    found: dict[str, Floats] = {
-        "chance": np.random.default_rng(seed).normal(size=len(labels)),
-        "error of the model": -np.abs(world.regressor.predict(world.pool.smiles) - labels),
-        "tsds": ts_dshapley(on_top.game, tsds).values,
-        "tsds, game from empty": ts_dshapley(
-            empty.game, tsds.model_copy(update={"game": "empty"})
-        ).values,
-        "knn": knn_values(empty, KnnSettings()).values,
-        "loo": leave_one_out_values(on_top).values,
+    from_empty = tsds.model_copy(update={"game": "empty"})
+    found: dict[str, Valued] = {
+        "chance": Valued(np.random.default_rng(seed).normal(size=len(labels))),
+        "error of the model": Valued(-np.abs(world.regressor.predict(world.pool.smiles) - labels)),
+        "tsds": Valued.of(ts_dshapley(on_top.game, tsds)),
+        "tsds, game from empty": Valued.of(ts_dshapley(empty.game, from_empty)),
+        "knn": Valued.of(knn_values(empty, KnnSettings())),
+        "loo": Valued.of(leave_one_out_values(on_top)),
     }
     sets: tuple[Molecules, ...] = tuple(
         Molecules(part.smiles, part.labels) for part in (world.train, world.target)
     )
     for part in parts:
-        found[f"influence, {part}"] = influence(
-            OutputGradients(world.regressor, part),
-            *sets,
-            Molecules(world.pool.smiles, labels),
-            InfluenceSettings(),
-            fold_of=on_top.game.fold_of,
-        ).values
+        found[f"influence, {part}"] = Valued.of(
+            influence(
+                OutputGradients(world.regressor, part),
+                *sets,
+                Molecules(world.pool.smiles, labels),
+                InfluenceSettings(),
+                fold_of=on_top.game.fold_of,
+            )
+        )
     return found

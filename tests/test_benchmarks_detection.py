@@ -34,8 +34,18 @@ def test_just_the_labels_that_are_said_to_be_wrong_differ(kind: str, share: floa
 def test_perfect_values_and_reversed_ones() -> None:
     wrong = np.array([True, False, False, True, False])
     values = np.where(wrong, -1.0, 1.0)
-    assert scores_of(values, wrong) == (1.0, 1.0)
-    assert scores_of(-values, wrong) == (0.0, 0.0)
+    assert scores_of(values, wrong) == (1.0, 1.0, 1.0)
+    assert scores_of(-values, wrong) == (0.0, 0.0, 0.0)
+
+
+def test_f1_of_clusters_is_not_told_how_many_labels_are_wrong() -> None:
+    wrong = np.arange(100) < 20
+    values = np.where(wrong, -1.0, 1.0)
+    values[20:40] = -0.9  # right labels that lie with the wrong ones
+    auroc, f1, clusters = scores_of(values, wrong)
+    assert f1 == 1.0
+    assert clusters == pytest.approx(2 * 0.5 / 1.5)
+    assert auroc == 1.0
 
 
 def test_every_method_is_in_the_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

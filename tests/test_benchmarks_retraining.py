@@ -16,25 +16,81 @@ from tests.fixtures.models import assembled_molecules, tiny_checkpoint, tiny_reg
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 import retraining
-from retraining import Truth, chance_ranks, main, measure_truth, retrained_loss, scores
-from valued import World
+from retraining import (
+    Model,
+    Score,
+    Truth,
+    chance_ranks,
+    main,
+    measure_truth,
+    rank_correlations,
+    retrained_squares,
+)
+from valued import Valued, World
 
 from lipo_cli.training.examples import Examples
 
+FOLDS = np.repeat(np.arange(5), 4)
 
-def made_truth(weights: np.ndarray, *, noise: float = 0.0, n_subsets: int = 80) -> Truth:
+
+def made_truth(
+    weights: np.ndarray, *, n_subsets: int = 80, starts: np.ndarray | None = None
+) -> Truth:
+    """Makes a truth whose falls are sums of weights [n], or of weights by target row [n, m]."""
     rng = np.random.default_rng(0)
     members = (rng.random((n_subsets, len(weights))) < 0.5).astype(float)
-    gains = members @ weights + noise * rng.normal(size=n_subsets)
-    return Truth(members, gains, gains[None], 1.0, 0.1)
+    by_row = weights if weights.ndim == 2 else np.repeat(weights[:, None], len(FOLDS), axis=1)
+    squares = 100.0 - np.concatenate([np.zeros((1, by_row.shape[1])), members @ by_row])
+    if starts is None:
+        return Truth(members, squares[None], 0.1)
+    noise = np.concatenate([np.zeros((len(starts), 1)), starts], axis=1)
+    return Truth(members, squares[None] - noise[:, :, None], 0.1)
+
+
+def scored(truth: Truth, values: np.ndarray, folds: np.ndarray | None = None) -> Model:
+    return Model({"method": Valued(values, folds)}, truth, FOLDS)
+
+
+def test_ranks_are_those_of_scipy() -> None:
+    a, b = np.random.default_rng(0).normal(size=(2, 7, 20))
+    a[:, 3] = a[:, 4]  # a tie
+    expected = [spearmanr(x, y).statistic for x, y in zip(a, b, strict=True)]
+    np.testing.assert_allclose(rank_correlations(a, b), expected)
 
 
 def test_values_that_are_the_truth_score_one_and_their_opposite_minus_one() -> None:
     weights = np.random.default_rng(1).normal(size=30)
     truth = made_truth(weights)
-    rank, low, high, pearson = scores(truth, weights)
-    assert (rank, low, high, pearson) == pytest.approx((1.0, 1.0, 1.0, 1.0))
-    assert scores(truth, -weights)[0] == pytest.approx(-1.0)
+    models = [scored(truth, weights), scored(truth, -weights)]
+    score = Score.of([model.same_rows("method") for model in models[:1]])
+    assert (score.mean, score.low, score.high) == pytest.approx((1.0, 1.0, 1.0))
+    both = Score.of([model.same_rows("method") for model in models])
+    assert both.each == pytest.approx((1.0, -1.0))
+    assert both.mean == pytest.approx(0.0)
+
+
+def test_values_of_other_rows_are_judged_on_the_rest() -> None:
+    """Each row has weights of its own: values that know the rows which set them know no others."""
+    weights = np.random.default_rng(2).normal(size=(30, len(FOLDS)))
+    parts = np.stack([weights[:, f == FOLDS].sum(axis=1) / len(FOLDS) for f in range(5)], axis=1)
+    model = scored(made_truth(weights, n_subsets=400), parts.sum(axis=1), parts)
+    assert Score.of([model.same_rows("method")]).mean == pytest.approx(1.0)
+    others = Score.of([model.other_rows("method")])
+    assert len(model.other_rows("method")) == 20
+    assert abs(others.mean) < 0.25
+    assert others.mean == pytest.approx(model.agreement_of_rows())
+    # What all rows have in common is found on the others, too.
+    common = weights[:, :1] * np.ones(len(FOLDS))
+    shared = np.stack([common[:, f == FOLDS].sum(axis=1) / len(FOLDS) for f in range(5)], axis=1)
+    model = scored(made_truth(common), shared.sum(axis=1), shared)
+    assert Score.of([model.other_rows("method")]).mean == pytest.approx(1.0)
+
+
+def test_no_row_both_sets_and_judges() -> None:
+    model = scored(made_truth(np.ones(6)), np.ones(6))
+    for some, rows in model.splits():
+        assert set(FOLDS[rows]) == set(range(5)) - set(some)
+        assert 0 < rows.sum() < len(rows)
 
 
 def test_the_interval_of_a_method_that_knows_nothing_holds_zero() -> None:
@@ -43,22 +99,23 @@ def test_the_interval_of_a_method_that_knows_nothing_holds_zero() -> None:
     centred = truth.members - truth.members.mean(axis=0)
     # Rid of what it has in common with the truth on these very subsets.
     share = (centred @ others) @ (centred @ weights) / np.sum((centred @ weights) ** 2)
-    rank, low, high, pearson = scores(truth, others - share * weights)
-    assert pearson == pytest.approx(0, abs=1e-12)
-    assert abs(rank) < 0.1
-    assert low < 0 < high
+    score = Score.of([scored(truth, others - share * weights).same_rows("method")])
+    assert abs(score.mean) < 0.1
+    assert score.low < 0 < score.high
 
 
 def test_random_values_rank_halves_as_widely_as_ranks_of_noise_do() -> None:
     truth = made_truth(np.random.default_rng(3).normal(size=300), n_subsets=50)
-    found = chance_ranks(truth)
-    assert len(found) == 10_000
-    some = np.random.default_rng(1).normal(size=(300, 10_000))[:, 7]
-    expected = spearmanr(truth.members @ some, truth.gains).statistic
-    assert found[7] == pytest.approx(expected)
+    models = [scored(truth, np.ones(300))]
+    found = chance_ranks(models, others=False)
+    assert len(found) == 2_000
     assert abs(found.mean()) < 0.02
     # Of independent ranks 1/sqrt(49); the truth of these halves adds what 300 points leave.
     assert found.std() == pytest.approx(1 / 7, rel=0.15)
+    assert chance_ranks(models * 4, others=False).std() == pytest.approx(found.std() / 2, rel=0.1)
+    # Twenty ways to part the same five random parts: less wide than one, wider than twenty.
+    others = chance_ranks(models, others=True)
+    assert found.std() / 20**0.5 < others.std() < found.std()
 
 
 def test_a_head_retrained_for_long_is_the_least_squares_fit() -> None:
@@ -68,24 +125,25 @@ def test_a_head_retrained_for_long_is_the_least_squares_fit() -> None:
     fitted = np.linalg.lstsq(np.c_[x, np.ones(200)], y, rcond=None)[0]
     expected = float(np.mean((np.c_[x, np.ones(200)] @ fitted - y) ** 2))
     torch.manual_seed(0)
-    found = retrained_loss(torch.nn.Linear(4, 1), x, y, x, y, steps=4000)
-    assert found == pytest.approx(expected, rel=1e-3)
-    start = retrained_loss(torch.nn.Linear(4, 1), x, y, x, y, steps=0)
-    assert start > 10 * found
+    found = retrained_squares(torch.nn.Linear(4, 1), x, y, x, y, steps=4000)
+    assert found.shape == (200,)
+    assert found.mean() == pytest.approx(expected, rel=1e-3)
+    start = retrained_squares(torch.nn.Linear(4, 1), x, y, x, y, steps=0)
+    assert start.mean() > 10 * found.mean()
 
 
 def test_the_ceiling_is_what_a_method_that_knows_the_truth_scores() -> None:
     rng = np.random.default_rng(0)
     weights = rng.normal(size=30)
-    members = (rng.random((400, 30)) < 0.5).astype(float)
-    gains = members @ weights
     assert made_truth(weights).ceiling() is None
-    for noise, starts in ((0.5, 2), (1.0, 2), (1.0, 5)):
-        by_start = gains + noise * gains.std() * rng.normal(size=(starts, 400))
-        truth = Truth(members, by_start.mean(axis=0), by_start, 1.0, 0.1)
-        assert truth.ceiling() == pytest.approx(scores(truth, weights)[0], abs=0.05)
-    opposite = np.stack([gains, -gains])
-    assert Truth(members, gains, opposite, 1.0, 0.1).ceiling() == 0
+    gains = made_truth(weights, n_subsets=400).gains()
+    for noise, n_starts in ((0.5, 2), (1.0, 2), (1.0, 5)):
+        starts = noise * gains.std() * rng.normal(size=(n_starts, 400))
+        truth = made_truth(weights, n_subsets=400, starts=starts)
+        score = Score.of([scored(truth, weights).same_rows("method")])
+        assert truth.ceiling() == pytest.approx(score.mean, abs=0.05)
+    opposite = made_truth(weights, n_subsets=400, starts=np.stack([0 * gains, -2 * gains]))
+    assert opposite.ceiling() == 0
 
 
 def test_halves_that_hold_wrong_labels_gain_less(tmp_path: Path) -> None:
@@ -102,7 +160,8 @@ def test_halves_that_hold_wrong_labels_gain_less(tmp_path: Path) -> None:
     regressor.set_label_scale(parts[0].labels)
     truth = measure_truth(World.of(regressor, *parts), n_subsets=24, n_starts=1, steps=60)
     assert truth.members.sum(axis=1).tolist() == [30] * 24
-    assert scores(truth, -wrong.astype(float))[0] > 0.8
+    foreseen = truth.members @ -wrong.astype(float)
+    assert rank_correlations(foreseen, truth.gains()) > 0.8
 
 
 def test_every_method_is_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

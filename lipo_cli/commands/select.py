@@ -96,7 +96,9 @@ def select(
     valued = {text: table_for(text, rule, tables) for text, rule in rules.items()}
     n = len(tables[0].table)
     chosen = {
-        text: rule.select(valued[text].scores(), n, selection_rng(rule, seed))
+        text: rule.select(
+            valued[text].scores(with_curve=rule.rule == "optimal"), n, selection_rng(rule, seed)
+        )
         for text, rule in rules.items()
     }
     if leaks:

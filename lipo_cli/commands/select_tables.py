@@ -37,22 +37,28 @@ class Valued:
         reasons = self.table["reason"].astype(str)
         return self.origin.leaks or bool(reasons.str.startswith(LEAKING).any())
 
-    def scores(self) -> PointScores:
-        """Returns what a selection reads, with the removal curve where it lies beside the values.
+    def scores(self, *, with_curve: bool = True) -> PointScores:
+        """Returns what a selection reads.
+
+        Args:
+            with_curve: Whether it reads the peak of the removal curve, where one lies beside the
+                values.
 
         Raises:
-            DataError: the curve is damaged.
+            DataError: the curve is damaged, or that of another pool.
         """
         from lipo_cli.valuation.removal import peak_of
         from lipo_cli.valuation.selection import PointScores
         from lipo_cli.valuation.table import read_curve
 
         folder = self.path if self.path.is_dir() else self.path.parent
-        curve = folder / "removal_curve.csv"
+        curve, peak = folder / "removal_curve.csv", None
+        if with_curve and curve.is_file():
+            peak = peak_of(read_curve(curve, len(self.table)))
         return PointScores(
             self.table["value"].to_numpy(),
             self.table["standard_error"].to_numpy(),
-            peak_of(read_curve(curve)) if curve.is_file() else None,
+            peak,
             self.table["smiles"].tolist(),
         )
 

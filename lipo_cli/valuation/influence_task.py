@@ -131,7 +131,8 @@ class InfluenceResult:
         values: [n] values, squared label units.
         standard_error: [n] over target rows, or over folds of them where those were solved: what
             another choice of rows would do.
-        fold_values: [n, F] parts of the values by fold of the target rows; they sum to `values`.
+        fold_values: [n, F] parts of the values by fold of the target rows; they sum to `values`,
+            to the solver's tolerance where it is not the exact one.
         solver: What solved the system.
         damping: lambda.
         largest: The largest eigenvalue of H.
@@ -145,7 +146,8 @@ class InfluenceResult:
         n_parameters: P.
         n_curvature: Molecules that H was measured on.
         n_train: Molecules that the model was trained on.
-        by_row: [n, m] values by target row, whose mean over rows `values` is, where asked for.
+        by_row: [n, m] values by target row, whose mean over rows `values` is, as far as above,
+            where asked for.
         halves_agree: Where H was measured on some of train: the rank correlation of the values with
             H of one half of these molecules and those with H of the other.
     """

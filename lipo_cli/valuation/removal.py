@@ -92,7 +92,8 @@ class OptimalSubset:
             return f"{kept}; no honest estimate of the gain, which takes three or more folds"
         return (
             f"{kept}; nested estimate of what choosing so does to the held-out mean squared error: "
-            f"{over_all} than with all, {over_none} than {none}"
+            f"{over_all} than with all, {over_none} than {none} (+- over rows alone, somewhat "
+            "too small)"
         )
 
 

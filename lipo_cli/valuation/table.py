@@ -108,6 +108,8 @@ def read_values(path: Path) -> pd.DataFrame:
         table = _typed(table[list(COLUMNS)])
     except (ValueError, TypeError) as error:
         raise DataError(f"no value table: {error}", where=path) from None
+    if (table["standard_error"] < 0).any():
+        raise DataError("column standard_error holds a number below 0", where=path)
     if table["row"].duplicated().any():
         first = table.loc[table["row"].duplicated(), "row"].iloc[0]
         raise DataError(f"row {first} is listed twice", where=path)
@@ -119,11 +121,16 @@ def read_values(path: Path) -> pd.DataFrame:
     return table
 
 
-def read_curve(path: Path) -> pd.DataFrame:
+def read_curve(path: Path, n: int | None = None) -> pd.DataFrame:
     """Reads the `removal_curve.csv` of `write_values`, from the file or its folder.
 
+    Args:
+        path: The file or the folder.
+        n: Points of the pool, where that is known.
+
     Raises:
-        DataError: the file is missing or unreadable, lacks a column or holds a non-finite number.
+        DataError: the file is missing or unreadable, lacks a column, holds a non-finite number, or
+            is the curve of another number of points.
     """
     if path.is_dir():
         path = path / "removal_curve.csv"
@@ -132,6 +139,12 @@ def read_curve(path: Path) -> pd.DataFrame:
     if missing:
         raise DataError(f"no removal curve: column(s) {', '.join(missing)} missing", where=path)
     _check_numbers(curve, CURVE_COLUMNS, path)
+    last = len(curve) - 1 if n is None else n
+    if last < 0 or sorted(curve["n_kept"].tolist()) != [*range(last + 1)]:
+        of = "" if n is None else f" of {n} points"
+        raise DataError(
+            f"no removal curve{of}: n_kept must go from 0 to {max(last, 0)}", where=path
+        )
     return curve[list(CURVE_COLUMNS)]
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lipo_cli.chem.records import LARGEST_LABEL, BadRow
 from lipo_cli.chem.tables import MoleculeTable, read_table
 from lipo_cli.errors import DataError
 
@@ -56,6 +57,24 @@ def test_label_that_is_not_finite_is_named_by_line(tmp_path: Path, label: str) -
     assert "x.csv:3" in line
     assert "not finite" in line
     assert repr(label) in line
+
+
+@pytest.mark.parametrize("label", ["1e16", "-1.1e15", "1" + 30 * "0"])
+def test_a_label_beyond_all_measure_is_a_bad_row(tmp_path: Path, label: str) -> None:
+    path = write(tmp_path / "x.csv", f"smiles,y\nCC,1\nCCO,{label}\nCCN,2\nCCC,3\n")
+    line = failure(path)
+    assert "x.csv:3" in line
+    assert "the label is beyond 1e+15" in line
+    assert repr(label) in line
+    table = read_table(path, on_invalid="skip")
+    assert table.smiles == ["CC", "CCN", "CCC"]
+    assert table.bad_rows == (BadRow(3, "the label is beyond 1e+15", label),)
+
+
+def test_the_largest_label_is_a_label(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.csv", f"smiles,y\nCC,{LARGEST_LABEL!r}\nCCO,-1e15\n")
+    assert read_table(path).labels.tolist() == [LARGEST_LABEL, -LARGEST_LABEL]
+    assert np.isfinite(np.float32(LARGEST_LABEL) ** 2)
 
 
 @pytest.mark.parametrize("label", ["high", "1_0", "1,5", "-0,31", "> 4"])

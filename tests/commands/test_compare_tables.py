@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from lipo_cli.commands import compare_tables
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.constant import Constant, constant_line, hardly_beaten, warning_line
+from lipo_cli.comparison.statistics import verdicts_of
 from lipo_cli.comparison.summary import summarise
 from lipo_cli.settings import CompareSettings
 
@@ -112,3 +114,31 @@ def test_only_what_there_is_to_say_is_said_of_late_epochs(
     said = capsys.readouterr().err
     assert (expected or "falling") in said or expected is None
     assert ("still falling" in said) is (expected is not None)
+
+
+def test_no_number_of_small_labels_is_all_zeros(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Labels in mol/l: RMSEs of 6e-6."""
+    shown = io.StringIO()
+    monkeypatch.setattr(compare_tables, "out", Console(file=shown, width=200, highlight=False))
+    small = [
+        replace(cell, val_rmse=cell.val_rmse * 1e-5, test_rmse=cell.test_rmse * 1e-5)
+        for cell in cells()
+        if cell.val_rmse is not None and cell.test_rmse is not None
+    ]
+    result = SimpleNamespace(
+        constants=[Constant(None, 9e-6, 8e-6)], cells=small, summary=summarise(small),
+        verdicts=verdicts_of(small), tunings=SimpleNamespace(found={}), overlaps=[], champion=None,
+    )  # fmt: skip
+    assert len(result.verdicts) == 2
+    compare_tables.show_result(result, CompareSettings(seeds=3))  # type: ignore[arg-type]
+    text = shown.getvalue()
+    for row in result.summary:
+        assert f"{row.val_rmse:.9f}" in text
+        assert f"{row.test_rmse:.9f} ± {row.test_rmse_sd:.9f}" in text
+    assert "val RMSE 0.000009000, test RMSE 0.000008000" in capsys.readouterr().err
+    assert all(verdict.sentence() in text for verdict in result.verdicts)
+    numbers = re.findall(r"\d+\.\d+", text)
+    assert len(numbers) > 20
+    assert not [number for number in numbers if float(number) == 0]

@@ -358,3 +358,73 @@ def test_a_kernel_readout_joins_is_saved_and_is_found_again(
     assert main(["predict", "mine.csv", "--model", str(tmp_path / "model"), "--json"]) == 0
     found = [row["prediction"] for row in json.loads(capsys.readouterr().out)]
     np.testing.assert_allclose(found, ensemble.predict(["CCO", "c1ccccc1"]), atol=1e-5)
+
+
+def test_an_ensemble_that_is_found_has_taken_as_long_as_it_took(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The readout's seconds are those of the first run, which the members know nothing of."""
+    both = []
+    for _ in range(2):
+        assert main([*command, "--kernel", "--json"]) == 0
+        both.append(json.loads(capsys.readouterr().out))
+    assert both[1]["run_id"] == both[0]["run_id"]
+    assert both[1]["seconds"] == both[0]["seconds"]
+    assert both[0]["seconds"] > both[0]["members"][0]["seconds"]
+
+
+OTHER_SPLIT = ("--split", "random", "--split-seed", "1")
+
+
+def choose_rows(bench: list[str], selection: str, out: str) -> pd.DataFrame:
+    """Values the secondary set on the first split and writes what a selection takes of it."""
+    if not Path("values").exists():
+        scored = ["--secondary", "bench/secondary.csv", "--method", "knn", "--out", "values"]
+        assert main(["score", *bench, *scored, "--reference-peft", "lora"]) == 0
+    assert main(["select", "values", "--selection", selection, "--out", out]) == 0
+    return pd.read_csv(out)
+
+
+def test_chosen_rows_stay_on_the_split_that_chose_them(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On another split the molecules that chose them may be test molecules."""
+    bench, at_store = command[1:-4], command[-2:]
+    rows = choose_rows([*bench, *at_store], "knn:top=6", "chosen.csv")
+    scope = prepare(DataSettings(dataset="bench/primary.csv")).scope()
+    assert set(rows["chosen_on"]) == {scope}
+    capsys.readouterr()
+    finetuned = [*command, "--selection", "chosen.csv", "--json"]
+    compared = [
+        *("compare", *bench, *at_store, "-p", "lora", "--secondary", "chosen.csv"),
+        *("-s", "random:k=4", "--no-controls", "--json"),
+    ]
+    for asked in (finetuned, compared):
+        assert main([*asked, *OTHER_SPLIT]) == 3
+        printed = capsys.readouterr()
+        (line,) = printed.err.splitlines()
+        assert line.startswith("error: chosen.csv: these rows were chosen on another primary set")
+        assert printed.out == ""
+    # The same molecules with another label chose by other errors.
+    changed = pd.read_csv("bench/primary.csv")
+    changed.loc[0, "logd"] += 1
+    changed.to_csv("primary.csv", index=False)
+    assert main([*finetuned, "--dataset", "primary.csv"]) == 3
+    assert capsys.readouterr().err.startswith("error: chosen.csv: these rows were chosen on")
+    # On their own split they are trained on.
+    assert main(finetuned) == 0
+    assert json.loads(capsys.readouterr().out)["n_selected"] == 6
+    assert main(compared) == 0
+    (cell,) = json.loads(capsys.readouterr().out)["cells"]
+    assert (cell["status"], cell["n_selected"]) == ("finished", 4)
+
+
+def test_rows_that_no_molecule_chose_go_to_every_split(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = choose_rows([*command[1:-4], *command[-2:]], "random:k=5", "random.csv")
+    assert "chosen_on" not in rows.columns
+    assert rows["selected"].sum() == 5
+    capsys.readouterr()
+    assert main([*command, "--selection", "random.csv", *OTHER_SPLIT, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n_selected"] in range(1, 6)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pandas as pd
 import pytest
 
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.cell_runs import Task, run_cells, run_task
+from lipo_cli.comparison.cells import cell_fingerprint
 from lipo_cli.comparison.ledger import Ledger
 from lipo_cli.comparison.plan import NO_ROWS, Cell, make_plan
 from lipo_cli.comparison.prepare import Prepared, prepare
@@ -84,3 +86,22 @@ def test_equal_cells_are_computed_once(world: World, store: Store) -> None:
     )
     assert workers.given == ["none", "none"]  # of two seeds
     assert [result.reused for result in results] == [False, True, True, False, True, True]
+
+
+def test_the_same_molecules_at_other_rows_are_another_cell(world: World) -> None:
+    """The record keeps predictions by row: found again, they would be given to others."""
+    settings = world.settings(selections=("none",), data={"on_invalid": "skip"})
+    cell = make_plan(settings).cells()[0]
+    before = prepare(settings.data)
+    name = cell_fingerprint(cell, NO_ROWS, before, settings.training)
+    assert cell_fingerprint(cell, NO_ROWS, prepare(settings.data), settings.training) == name
+    table = pd.read_csv(world.primary)
+    unread = table.head(1).assign(smiles="no molecule")
+    pd.concat([unread, table]).to_csv(world.primary, index=False)
+    after = prepare(settings.data)
+    for part in ("train", "val", "test"):
+        assert after.part(part).smiles == before.part(part).smiles
+        assert after.part(part).labels.tolist() == before.part(part).labels.tolist()
+    moved = after.dataset.primary.frame["row"] - before.dataset.primary.frame["row"]
+    assert set(moved) == {1}
+    assert cell_fingerprint(cell, NO_ROWS, after, settings.training) != name

@@ -540,3 +540,20 @@ def test_a_reference_of_another_method_is_known_of_before_one_is_trained(
     assert other_references(lora, prepared, settings.training, ledger) == []
     other_seed = replace(ia3, seed=1)
     assert other_references(other_seed, prepared, settings.training, ledger) == []
+
+
+def test_selections_of_the_whole_pool_share_the_cells_of_all(world: World, store: Store) -> None:
+    whole = ("all", "tsds:top=24", "tsds:bottom=24", "random:k=24")
+    settings = world.settings(selections=whole[1:], seeds=2, training={"epochs": 1})
+    result = run(settings, store)
+    assert {cell.selection for cell in result.cells} == {"none", *whole}
+    for seed in (0, 1):
+        of_seed = {cell.selection: cell for cell in result.cells if cell.seed == seed}
+        run_ids = {of_seed[name].run_id for name in whole}
+        assert len(run_ids) == 1
+        assert run_ids != {of_seed["none"].run_id}
+        assert [of_seed[name].reused for name in whole] == [False, True, True, True]
+        assert len({of_seed[name].test_rmse for name in whole}) == 1
+    kept = find_runs(store, settings.experiment, "tags.`lipo.kind` = 'cell'")
+    assert len(kept) == 4  # none and all, with two seeds
+    assert {(v.against, v.n_tests) for v in result.verdicts} == {("none", 1)}

@@ -1,11 +1,12 @@
 """Which pairs are judged, on what, and what is said of them."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import ttest_1samp, ttest_rel
 
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.intervals import (
@@ -393,3 +394,129 @@ def test_validation_rows_are_judged_as_test_rows_would_be():
     assert verdicts_of([c.on_validation() for c in swapped]) == verdicts_of(several)
     failed = CellResult("tsds", "lora", 9, "asked", "failed")
     assert verdicts_of([failed.on_validation()]) == []
+
+
+def light(selection, rmses, *, model=None, n_selected=5, run_ids=None):
+    """Cells without predictions, one for each seed's test RMSE."""
+    return [
+        CellResult(
+            *(selection, "lora", seed, "asked", "finished"),
+            model=model,
+            run_id=run_ids and run_ids[seed],
+            n_selected={"none": 0, "all": 24}.get(selection, n_selected),
+            test_rmse=float(rmse),
+        )
+        for seed, rmse in enumerate(rmses)
+    ]
+
+
+def test_two_models_are_judged_by_their_own_differences():
+    """Without test molecules it is the paired t test over seeds, whatever the other arms do."""
+    rng = np.random.default_rng(3)
+    seen = {
+        (name, model): rng.normal(0.6, 0.02, 4)
+        for model in ("plain", "adapted")
+        for name in ("none", "all", "knn")
+    }
+    several = [c for (name, model), rmses in seen.items() for c in light(name, rmses, model=model)]
+    found = {v.selection: v for v in verdicts_of(several) if v.against.endswith("(plain)")}
+    assert found.keys() == {"none", "all", "knn"}
+    for name, verdict in found.items():
+        expected = ttest_rel(seen[name, "adapted"], seen[name, "plain"])
+        ends = expected.confidence_interval(0.95)
+        assert verdict.p == pytest.approx(expected.pvalue)
+        assert (verdict.low, verdict.high) == pytest.approx((ends.low, ends.high))
+
+
+def test_test_molecules_join_the_seeds_of_two_models():
+    """The other component is that of the pair's molecules, as with one model."""
+    first, second = (cells("none", model=m, noise=y) for m, y in (("a", 0.6), ("b", 0.5)))
+    others = cells("all", model="b", noise=0.7)
+    gaps = [b.test_rmse - a.test_rmse for a, b in zip(first, second, strict=True)]
+    terms = [
+        np.mean([rmse_terms(c.predictions["predicted"], MEASURED) for c in each], axis=0)
+        for each in (second, first)
+    ]
+    components = [
+        Component(np.var(gaps, ddof=1) / 3, 2),
+        molecule_component(terms[0] - terms[1]),
+    ]
+    found = next(v for v in verdicts_of([*first, *second, *others]) if v.against == "none (a)")
+    assert found.p == pytest.approx(p_value(np.mean(gaps), components))
+    assert found.high - found.low == pytest.approx(2 * half_width(components))
+
+
+def test_models_that_seeds_move_apart_make_no_false_verdicts():
+    """A seed moves all arms of a model together: pooled over arms, a fifth of p were below 5 %."""
+    rng = np.random.default_rng(7)
+    n_trials, n_seeds, p_values = 400, 3, []
+    names = ["none", *(f"random:k={k}" for k in range(1, 6))]
+    for _ in range(n_trials):
+        some = []
+        for model in ("plain", "adapted"):
+            of_seed = rng.normal(0.6, 0.02, n_seeds)
+            for k, name in enumerate(names):
+                rmses = of_seed + rng.normal(0, 0.005, n_seeds)
+                some += light(name, rmses, model=model, n_selected=k)
+        found = verdicts_of(some)
+        assert pairs(found) == [(name, f"{name} (plain)") for name in names]
+        p_values += [v.p for v in found]
+    assert 0.02 < np.mean(np.array(p_values) < 0.05) < 0.08
+
+
+def test_selections_of_the_same_points_are_one_question():
+    """They share their runs; points of another choice of that size are another question."""
+    rng = np.random.default_rng(1)
+    none, whole = (light(name, rng.normal(0.6, 0.01, 3)) for name in ("none", "all"))
+    rmses = rng.normal(0.6, 0.01, 3)
+    same, others = ["one", "two", "three"], ["four", "five", "six"]
+    chosen = light("tsds:top=5", rmses, run_ids=same)
+    twin = light("knn:top=5", rmses, run_ids=same)
+    found = verdicts_of([*none, *whole, *chosen, *twin])
+    assert pairs(found) == [
+        ("all", "none"),
+        *(("tsds:top=5", "none"), ("tsds:top=5", "all")),
+        *(("knn:top=5", "none"), ("knn:top=5", "all")),
+    ]
+    assert family_size(found) == 3
+    assert [v.p_holm for v in found[1:3]] == [v.p_holm for v in found[3:]]
+    smallest = min(found, key=lambda v: v.p)
+    assert smallest.p_holm == pytest.approx(min(1, 3 * smallest.p))
+    apart = light("knn:top=5", rng.normal(0.6, 0.01, 3), run_ids=others)
+    assert family_size(verdicts_of([*none, *whole, *chosen, *apart])) == 5
+    # Against the random control that happened to draw them there is no question.
+    drawn = light("random:k=5", rmses, run_ids=same)
+    assert ("tsds:top=5", "random:k=5") not in pairs(verdicts_of([*none, *chosen, *drawn]))
+
+
+def test_no_corrected_p_is_below_its_own():
+    """`none` trained twice, once by another name, with slightly different results."""
+    rng = np.random.default_rng(2)
+    n_differ = 0
+    for _ in range(30):
+        control, shift = rng.normal(0.6, 0.01, 3), rng.normal(0, 0.01)
+        again = light("tsds", control + rng.normal(0, 0.002, 3), n_selected=0)
+        whole = light("all", control + shift + rng.normal(0, 0.002, 3))
+        found = verdicts_of([*light("none", control), *whole, *again])
+        assert pairs(found) == [("all", "none"), ("tsds", "all")]
+        assert family_size(found) == 1
+        assert len({v.p_holm for v in found}) == 1
+        assert all(v.p_holm >= v.p for v in found)
+        n_differ += found[0].p > 1.1 * found[1].p
+    assert n_differ > 3, "no draw put the question to the test"
+
+
+@pytest.mark.parametrize("scale", [1e-5, 1e-8, 1, 1e3])
+def test_a_verdict_has_the_digits_of_its_errors(scale):
+    rng = np.random.default_rng(4)
+    rmses = rng.normal(0.6, 0.01, (2, 3)) * scale
+    (found,) = verdicts_of([*light("none", rmses[0]), *light("all", rmses[1])])
+    assert not found.significant
+    said = re.findall(r"[+-](\d+\.?\d*)", found.numbers().split(" against ")[0])
+    for text, value in zip(said, (found.delta, found.low, found.high), strict=True):
+        assert set(text) - {"0", "."}
+        assert float(text) == pytest.approx(abs(value), abs=0.001 * scale)
+    seen = re.search(r"shown; (\S+) would have been seen", found.outcome())
+    assert seen is not None
+    assert float(seen[1]) == pytest.approx(found.detectable, abs=0.001 * scale)
+    assert set(seen[1]) - {"0", "."}

@@ -1,6 +1,7 @@
 """Means, paired differences and the champion."""
 
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -204,3 +205,40 @@ def test_of_several_splits_the_first_alone_crowns():
     assert champion is not None
     assert (champion.selection, champion.split) == ("tsds", 0)
     assert pick_champion(several[3:]) is several[5]
+
+
+def test_rows_without_a_common_seed_are_not_ranked_across_seeds():
+    """Seed 1 is the easier one: the row that has it alone has beaten nobody on it."""
+    rows = {
+        "none": {0: 0.60},
+        "tsds": {1: 0.52},
+        "all": {0: 0.61, 1: 0.51},
+    }
+    cells = [cell(name, seed, y) for name, by_seed in rows.items() for seed, y in by_seed.items()]
+    for order in permutations(cells):
+        champion = pick_champion(order)
+        assert champion is not None
+        assert (champion.selection, champion.seed) == ("none", 0)
+
+
+def test_failed_seeds_leave_the_shared_ones_to_rank_by():
+    rows = {
+        "none": [0.70, 0.60, None],
+        "all": [0.71, 0.59, 0.20],
+        "tsds": [None, 0.58, 0.90],
+        "knn": [0.69, None, 0.90],
+    }
+    cells = [
+        cell(name, seed, y, status="failed" if y is None else "finished")
+        for name, values in rows.items()
+        for seed, y in enumerate(values)
+    ]
+    # Without `knn`, seed 1 is the one that all have finished.
+    champion = pick_champion(cells[:9])
+    assert champion is not None
+    assert (champion.selection, champion.seed) == ("tsds", 1)
+    # With it there is no such seed. Each has been finished by three: the first one counts, which
+    # `tsds` lacks, and of those that have it no other is shared by all.
+    champion = pick_champion(cells)
+    assert champion is not None
+    assert (champion.selection, champion.seed) == ("knn", 0)

@@ -284,7 +284,7 @@ def test_on_networks_of_any_conditioning_all_solvers_meet_the_dense_inverse(
 
 @pytest.mark.parametrize("n_folds", [2, 3, 5, 300])
 def test_values_of_pure_noise_are_said_not_to_differ_from_zero(n_folds):
-    """Whatever the degrees of freedom, 5 % of values without content seem to differ."""
+    """Whatever the degrees of freedom, 5 % seem to differ, and one holds in 5 % of scorings."""
     rng = np.random.default_rng(0)
     warned, told = 0, []
     for _ in range(40):
@@ -307,9 +307,9 @@ def test_values_of_pure_noise_are_said_not_to_differ_from_zero(n_folds):
         )
         sentence = found.sentence()
         told.append(int(sentence.split(" of 300 values")[0].rsplit(" ", 1)[1]))
-        warned += "cannot be told from zero" in sentence
+        warned += "no single value can be told from zero" in sentence
     assert np.mean(told) / 300 == pytest.approx(0.05, abs=0.01)
-    assert warned == 40
+    assert warned >= 35
 
 
 def test_the_check_by_another_solver_cannot_undo_an_exact_answer(regressor, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from lipo_cli.errors import DataError, LipoError, ValuationError
-from lipo_cli.valuation.removal import curve_of
+from lipo_cli.valuation.removal import CURVE_COLUMNS, curve_of
 from lipo_cli.valuation.selection import PointScores
 from lipo_cli.valuation.selection_text import parse_selection
 from lipo_cli.valuation.table import COLUMNS, read_curve, read_values, value_table, write_values
@@ -116,3 +118,29 @@ def test_lengths_that_disagree_and_nan_are_refused():
         value_table([1], ["C", "CC"], [1, 2], scores, selected)
     with pytest.raises(LipoError, match="non-finite"):
         value_table([1, 2], ["C", "CC"], [1, np.nan], scores, selected)
+
+
+@pytest.mark.parametrize("rows", [[], [0, 1, 2, 2], [1, 2, 3]])
+def test_a_curve_of_no_or_of_other_points_is_refused(tmp_path: Path, rows: list[int]) -> None:
+    curve = pd.DataFrame({name: np.ones(len(rows)) for name in CURVE_COLUMNS})
+    curve["n_kept"] = rows
+    curve.to_csv(tmp_path / "removal_curve.csv", index=False)
+    with pytest.raises(DataError, match="no removal curve"):
+        read_curve(tmp_path)
+
+
+def test_a_curve_must_be_that_of_the_pool(tmp_path: Path) -> None:
+    curve = pd.DataFrame({name: np.ones(4) for name in CURVE_COLUMNS})
+    curve["n_kept"] = [3, 2, 1, 0]
+    curve.to_csv(tmp_path / "removal_curve.csv", index=False)
+    assert len(read_curve(tmp_path, 3)) == 4
+    with pytest.raises(DataError, match="no removal curve of 24 points"):
+        read_curve(tmp_path, 24)
+
+
+def test_a_standard_error_below_zero_is_refused(tmp_path: Path) -> None:
+    table = make_table()
+    table.loc[2, "standard_error"] = -0.1
+    table.to_csv(tmp_path / "values.csv", index=False)
+    with pytest.raises(DataError, match="standard_error holds a number below 0"):
+        read_values(tmp_path / "values.csv")
