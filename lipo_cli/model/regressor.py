@@ -22,7 +22,7 @@ from lipo_cli.model.base import resolve_base
 from lipo_cli.model.batches import batches_in_order, collate, predicted_at_once
 from lipo_cli.model.enumeration import enumerated, view_weights
 from lipo_cli.model.folder import FORMAT, first_misfit
-from lipo_cli.model.memory import give_back, keep_freed
+from lipo_cli.model.memory import give_back
 from lipo_cli.model.merging import reading
 from lipo_cli.model.network import Network, load_network, tokenizer_of
 from lipo_cli.model.parallel import mapped
@@ -67,7 +67,6 @@ class Regressor:
         self.base_folder = base_folder
         self.settings = settings
         self.device = pick_device(settings.device)
-        keep_freed()
         self.model.to(self.device)
         self.manifest: dict[str, Any] = {
             "format": FORMAT,
