@@ -175,7 +175,8 @@ def report(
             "",
             "dattri 0.3.0: the explicit Hessian is a matrix of all parameters by all; EK-FAC reads "
             "maps whose input has two dimensions (`a_prev` in `dattri/func/fisher.py`), not those "
-            "over tokens.",
+            "over tokens. Its train set is one batch for CG, LiSSA and Arnoldi, since over several "
+            "it sums the inverses of each: that is what the limit of memory stops.",
         ]
     versions = ", ".join(f"{p} {version(p)}" for p in ("torch", "peft", "kronfluence"))
     peer = "" if arguments.dattri is None else f", dattri {_version_in(arguments.dattri)}"
