@@ -143,11 +143,12 @@ def _better(verdict: Verdict) -> bool:
 def _untested(row: SummaryRow, digits: int) -> list[VerdictLine]:
     lines = []
     name = f"{row.label} / {row.peft}"
-    meaning = (
-        "one seed: cannot be told from the noise of retraining"
-        if row.n_seeds < 2
-        else "95 % interval over training seeds, not corrected for several comparisons"
-    )
+    if row.n_seeds < 2:
+        meaning = "one seed: cannot be told from the noise of retraining"
+    elif row.delta_low is None:
+        meaning = "mean over seeds, without an interval: a control for others"
+    else:
+        meaning = "95 % interval over training seeds, not corrected for several comparisons"
     if row.delta_none is not None:
         text = interval_text(row.delta_none, row.delta_low, row.delta_high, digits)
         lines.append(VerdictLine(f"{name}: {text} against none", meaning))
