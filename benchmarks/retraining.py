@@ -212,11 +212,13 @@ def _fresh_head(regressor: Regressor, seed: int) -> torch.nn.Module:
 
 
 def rank_correlations(a: Floats, b: Floats) -> Floats:
-    """Returns Spearman's rank correlation along the last axis."""
+    """Returns Spearman's rank correlation along the last axis; 0 where one side is constant."""
     ranks = [rankdata(each, axis=-1) for each in (a, b)]
     ranks = [each - each.mean(axis=-1, keepdims=True) for each in ranks]
     norms = [np.sqrt(np.square(each).sum(axis=-1)) for each in ranks]
-    return np.asarray((ranks[0] * ranks[1]).sum(axis=-1) / (norms[0] * norms[1]))
+    product = np.asarray(norms[0] * norms[1])
+    inner = np.asarray((ranks[0] * ranks[1]).sum(axis=-1))
+    return np.divide(inner, product, out=np.zeros_like(inner), where=product > 0)
 
 
 def _stacked(pairs: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
@@ -256,28 +258,37 @@ class Score:
         return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]{each}"
 
 
-def chance_ranks(models: Sequence[Model], *, others: bool) -> Floats:
-    """Returns [N_CHANCE] scores of values drawn at random: one draw of them may look good.
+def permuted_ranks(models: Sequence[Model], method: str, *, others: bool) -> Floats:
+    """Returns [N_CHANCE] scores of a method's own values, dealt to the points at random.
+
+    One deal holds for all folds and all models: values of one fold resemble those of another, and
+    those beside one model those beside the next, so that deals of their own would average away
+    what is one accident.
 
     Args:
-        models: The models; each has random values of its own.
-        others: Whether the parts of the values by fold are random, and are scored on other rows.
+        models: The models.
+        method: Whose values.
+        others: Whether the score is that of other rows.
     """
+    n = models[0].truth.members.shape[1]
     rng = np.random.default_rng(1)
+    deals = np.stack([rng.permutation(n) for _ in range(N_CHANCE)])
     by_model = []
     for model in models:
-        members, folds = model.truth.members, int(model.fold_of.max()) + 1
-        parts = rng.normal(size=(folds, members.shape[1], N_CHANCE))
-        # [folds, N_CHANCE, k], contiguous along what is ranked
-        foreseen = np.ascontiguousarray((members @ parts).transpose(0, 2, 1))
-        if not others:
-            by_model.append(rank_correlations(foreseen.sum(axis=0), model.truth.gains()[None]))
-            continue
-        of_splits = [
-            rank_correlations(foreseen[some].sum(axis=0), model.truth.gains(rows)[None])
-            for some, rows in model.splits()
+        members, valued = model.truth.members, model.values[method]
+        if not others or valued.fold_values is None:
+            dealt = [valued.values[deals] @ members.T]
+        else:
+            parts = valued.fold_values
+            dealt = [parts[:, some].sum(axis=1)[deals] @ members.T for some, _ in model.splits()]
+        observed = [model.truth.gains(rows) for _, rows in model.splits()]
+        observed = observed if others else [model.truth.gains()]
+        dealt = dealt * len(observed) if len(dealt) == 1 else dealt
+        ranks = [
+            rank_correlations(foreseen, gains[None])
+            for foreseen, gains in zip(dealt, observed, strict=True)
         ]
-        by_model.append(np.mean(of_splits, axis=0))
+        by_model.append(np.mean(ranks, axis=0))
     return np.asarray(np.mean(by_model, axis=0))
 
 
@@ -312,7 +323,8 @@ def report(world: World, models: Sequence[Model], arguments: argparse.Namespace)
             f"{np.mean([model.agreement_of_rows() for model in models]):.2f}."
         )
     lines += [
-        f"p: the share of {N_CHANCE:,} random values that foresee as much, either way; in brackets "
+        f"p: of {N_CHANCE:,} deals of a method's own values to the points, the share that foresees "
+        "as much, either way (one deal for all folds and models); in brackets "
         f"by Holm over the column.{' Behind a score: each model alone.' if models[1:] else ''}",
         "",
         *_table(models),
@@ -329,22 +341,28 @@ def report(world: World, models: Sequence[Model], arguments: argparse.Namespace)
 
 def _table(models: Sequence[Model]) -> list[str]:
     methods = [name for name in models[0].values if name != "chance"]
-    chance = [chance_ranks(models, others=others) for others in (False, True)]
     found = [
         [Score.of([model.same_rows(method) for model in models]) for method in methods],
         [Score.of([model.other_rows(method) for model in models]) for method in methods],
     ]
+    null = [
+        [permuted_ranks(models, method, others=others) for method in methods]
+        for others in (False, True)
+    ]
     # Two-sided, against values without content: an interval over halves has these values fixed.
     p = [
-        [float((1 + np.sum(abs(random) >= abs(score.mean))) / (1 + N_CHANCE)) for score in scores]
-        for random, scores in zip(chance, found, strict=True)
+        [
+            float((1 + np.sum(abs(dealt) >= abs(score.mean))) / (1 + N_CHANCE))
+            for dealt, score in zip(nulls, scores, strict=True)
+        ]
+        for nulls, scores in zip(null, found, strict=True)
     ]
-    middle = [np.quantile(random, (0.025, 0.975)) for random in chance]
+    middle = [np.mean([np.quantile(n, (0.025, 0.975)) for n in nulls], axis=0) for nulls in null]
     lines = [
         "| method | same rows: rank correlation with the fall [95 %] | p (Holm) "
         "| other rows [95 %] | p (Holm) |",
         "|---|---:|---:|---:|---:|",
-        "| random values, 95 % of them | "
+        "| values dealt at random, 95 % of deals | "
         + " | ".join(f"[{low:.2f}, {high:.2f}] | " for low, high in middle)
         + "|",
     ]

@@ -20,9 +20,9 @@ from retraining import (
     Model,
     Score,
     Truth,
-    chance_ranks,
     main,
     measure_truth,
+    permuted_ranks,
     rank_correlations,
     retrained_squares,
 )
@@ -104,18 +104,45 @@ def test_the_interval_of_a_method_that_knows_nothing_holds_zero() -> None:
     assert score.low < 0 < score.high
 
 
-def test_random_values_rank_halves_as_widely_as_ranks_of_noise_do() -> None:
+@pytest.mark.parametrize("others", [False, True])
+def test_values_without_content_seldom_have_a_small_p(
+    others: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where they are the same for all folds and beside all models, whose truths agree."""
+    monkeypatch.setattr(retraining, "N_CHANCE", 200)
+    rng = np.random.default_rng(3)
+    small = 0
+    for _ in range(60):
+        common = rng.normal(size=(40, 1))
+        truths = [
+            made_truth(common + 0.5 * rng.normal(size=(40, len(FOLDS))), n_subsets=40)
+            for _ in range(3)
+        ]
+        values = rng.normal(size=40)
+        models = [scored(truth, values) for truth in truths]
+        pairs = Model.other_rows if others else Model.same_rows
+        score = Score.of([pairs(model, "method") for model in models]).mean
+        small += np.mean(abs(permuted_ranks(models, "method", others=others)) >= abs(score)) < 0.05
+    assert small <= 8  # 5 % of 60 are 3, three standard deviations above are 8
+
+
+def test_one_deal_holds_for_all_folds_and_models() -> None:
     truth = made_truth(np.random.default_rng(3).normal(size=300), n_subsets=50)
-    models = [scored(truth, np.ones(300))]
-    found = chance_ranks(models, others=False)
+    values = np.random.default_rng(4).normal(size=300)
+    model = scored(truth, values, np.repeat(values[:, None] / 5, 5, axis=1))
+    found = permuted_ranks([model], "method", others=False)
     assert len(found) == 2_000
-    assert abs(found.mean()) < 0.02
     # Of independent ranks 1/sqrt(49); the truth of these halves adds what 300 points leave.
     assert found.std() == pytest.approx(1 / 7, rel=0.15)
-    assert chance_ranks(models * 4, others=False).std() == pytest.approx(found.std() / 2, rel=0.1)
-    # Twenty ways to part the same five random parts: less wide than one, wider than twenty.
-    others = chance_ranks(models, others=True)
-    assert found.std() / 20**0.5 < others.std() < found.std()
+    np.testing.assert_allclose(permuted_ranks([model] * 4, "method", others=False), found)
+    # The rows of this truth agree, and so do the parts of the values.
+    np.testing.assert_allclose(permuted_ranks([model], "method", others=True), found)
+
+
+def test_values_that_are_all_alike_foresee_nothing() -> None:
+    model = scored(made_truth(np.random.default_rng(3).normal(size=30)), np.zeros(30))
+    assert Score.of([model.same_rows("method")]).mean == 0.0
+    assert np.mean(abs(permuted_ranks([model], "method", others=False)) >= 0.0) == 1.0
 
 
 def test_a_head_retrained_for_long_is_the_least_squares_fit() -> None:
@@ -173,7 +200,7 @@ def test_every_method_is_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixt
     ]
     assert main(asked) == 0
     text = capsys.readouterr().out
-    assert "| random values, 95 % of them |" in text
+    assert "| values dealt at random, 95 % of deals |" in text
     assert "| chance |" not in text
     for method in ("error of the model", "tsds", "knn", "loo", "influence, all"):
         assert text.count(f"| {method} |") == 1

@@ -66,6 +66,7 @@ def run_recorded(
     name = f"{'+'.join(settings.selections)} x {'+'.join(settings.peft)}"
     if settings.models:
         name += f" x {'+'.join(Path(model).name for model in settings.models)}"
+    others = other_splits(settings)  # before anything is recorded: they may be refused
     with (
         ledger.record("comparison", name, fingerprint, settings, tags) as record,
         CompareView(settings.training.epochs, jobs=jobs) as view,
@@ -76,7 +77,7 @@ def run_recorded(
             ledger,
             view,
             pool_is_sound=is_sound(audit),
-            other_splits=other_splits(settings),
+            other_splits=others,
             tune_storage=tune_storage,
             offers_champion=offers_champion,
             pace=None if budgeted is None else budgeted.pace(),

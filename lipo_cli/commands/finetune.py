@@ -247,7 +247,7 @@ def _show_interval(coverage: float | None, width: float | None, ratio: float | N
     if coverage is None or width is None:
         say(f"no intervals: they take {FEWEST} validation molecules or more")
         return
-    text = f"90 % intervals, {width:.2f} wide on average, hold {100 * coverage:.1f} % of test"
+    text = f"90 % intervals, {width:.3g} wide on average, hold {100 * coverage:.1f} % of test"
     if ratio is not None:
         text += f"; the most uncertain fifth errs {ratio:.1f} times as much as the least"
     out.print(text, soft_wrap=True)

@@ -276,7 +276,12 @@ def _seconds(settings: CompareSettings, prepared: Prepared, costs: Costs) -> tup
     total += sum(_random_seconds(plan, costs, n_pool))
     known = [(cell, _rows_of(cell, scores, n_pool)) for cell in cells]
     n_found = sum(rows is not None and costs.is_found(cell, rows) for cell, rows in known)
-    return total + sum(costs.of(cell, rows, n_pool) for cell, rows in known), n_found
+    # Selections of the same points share their cell.
+    distinct = {
+        cell if rows is None else (cell.peft, cell.seed, cell.model, rows.tobytes()): (cell, rows)
+        for cell, rows in known
+    }
+    return total + sum(costs.of(*each, n_pool) for each in distinct.values()), n_found
 
 
 def _random_seconds(plan: Plan, costs: Costs, n_pool: int) -> Iterator[float]:

@@ -11,7 +11,7 @@ USUAL = 3
 
 def decimals(errors: Iterable[float | None]) -> int:
     """Returns how many decimals show about a thousandth of the median of some errors."""
-    known = sorted(error for error in errors if error and math.isfinite(error))
+    known = sorted(abs(error) for error in errors if error and math.isfinite(error))
     if not known:
         return USUAL
     magnitude = math.floor(math.log10(known[len(known) // 2]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,9 @@ from lipo_cli.settings import CompareSettings, DataSettings
 from lipo_cli.training.examples import Examples
 from lipo_cli.valuation.selection import CHOSEN_ON, LEAKING
 from lipo_cli.valuation.table import COLUMNS
+
+_SCOPE = re.compile(r":([0-9a-f]{16}):([0-9a-f]{16})$")
+"""The digests of molecules and split at the end of a scope."""
 
 
 @dataclass(frozen=True)
@@ -156,25 +160,33 @@ def _read_chosen(path: Path, settings: DataSettings) -> MoleculeTable:
 def _check_origin(chosen: MoleculeTable, scope: str) -> None:
     """Checks that no test molecule of this split has chosen these rows, as far as they say.
 
+    A table of `lipo select` that holds the rows that were left, too, is a whole pool: none of it
+    was chosen.
+
     Raises:
         DataError: they were chosen by the test split, or by the validation molecules of another.
     """
-    reasons, scopes = (chosen.frame.get(name) for name in ("reason", CHOSEN_ON))
-    if reasons is not None and reasons.astype(str).str.startswith(LEAKING).any():
+    told = {name: chosen.frame.get(name) for name in ("selected", "reason", CHOSEN_ON)}
+    texts = {n: [] if c is None else c.fillna("").astype(str).tolist() for n, c in told.items()}
+    if "False" in texts["selected"]:
+        return
+    if any(text.startswith(LEAKING) for text in texts["reason"]):
         raise DataError(
             "these rows were chosen by the test split: what is trained on them cannot be tested",
             where=chosen.path,
             hint="score with --target validation and choose again",
         )
     # The name of the primary set, before the digests of its molecules and split, decides nothing.
-    known = [text for text in ([] if scopes is None else scopes.fillna("").astype(str)) if text]
-    if any(text.split(":")[-2:] != scope.split(":")[-2:] for text in known):
+    known = {match.groups() for text in texts[CHOSEN_ON] if (match := _SCOPE.search(text))}
+    here = _SCOPE.search(scope)
+    assert here is not None
+    if known - {here.groups()}:
         raise DataError(
             "these rows were chosen on another primary set or split, whose validation molecules "
             "may be test molecules here",
             where=chosen.path,
-            hint=f"score and choose on this one, or train on that; its name is in the column "
-            f"{CHOSEN_ON}, here it is {scope}",
+            hint=f"score and choose on this one ({scope}), or train on that (column {CHOSEN_ON}); "
+            "with --splits every split but the first is another",
         )
 
 

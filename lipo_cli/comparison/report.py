@@ -198,7 +198,9 @@ def _shared(names: Collection[str]) -> str | None:
 def _times(cells: Sequence[CellResult]) -> list[MethodTime]:
     times = []
     for peft in dict.fromkeys(cell.peft for cell in cells):
-        done = [cell for cell in cells if cell.peft == peft and cell.seconds is not None]
+        own = [cell for cell in cells if cell.peft == peft and cell.seconds is not None]
+        # Selections of the same points share a run: its time was spent once.
+        done = [*{cell.run_id or i: cell for i, cell in enumerate(own)}.values()]
         seconds = [cell.seconds for cell in done if cell.seconds is not None]
         if seconds:
             name, total = text.PEFT_NAMES[peft], sum(seconds)

@@ -201,8 +201,8 @@ def _removal(material: Material, method: ScoringMethod) -> Words:
         "Error of a small ridge model on validation molecules that did not set the order, while "
         "points are removed from the lowest value on. A dip means that the points removed so far "
         "did harm; a flat curve means that the number kept matters little.",
-        f"Line plot of the ridge model's mean squared error: {error[-1]:.4f} with all "
-        f"{len(curve) - 1:,} points, {error[0]:.4f} {none}, lowest {error[lowest]:.4f} with "
+        f"Line plot of the ridge model's mean squared error: {error[-1]:.4g} with all "
+        f"{len(curve) - 1:,} points, {error[0]:.4g} {none}, lowest {error[lowest]:.4g} with "
         f"{int(curve['n_kept'].to_numpy()[lowest]):,}.{chosen}",
     )
 

@@ -177,7 +177,8 @@ def value(
     if method == "knn":
         k = settings.knn.neighbours
         found = knn_values(ground.proxy, settings.knn, ground.listener)
-        reason = f"exact for the mean of {k} nearest neighbours; {_told(found, ground.proxy.game)}"
+        told = _told(found, ground.proxy.game, near_normal=False)
+        reason = f"exact for the mean of {k} nearest neighbours; {told}"
         return Valued(found, reason, {"neighbours": float(k)})
     if method == "loo":
         found = leave_one_out_values(ground.proxy)
@@ -202,10 +203,12 @@ def _by_sampling(ground: Ground, settings: ValuationSettings) -> Valued:
     return Valued(found, reason, figures, converged=result.converged)
 
 
-def _told(found: RowValues, game: RidgeGame, more: str = "") -> str:
+def _told(found: RowValues, game: RidgeGame, more: str = "", *, near_normal: bool = True) -> str:
     m = len(game.fold_of)
     errors_of = f"standard errors over {m} validation rows{more}"
-    return told_from_zero(found.values, found.standard_error, m - 1, errors_of)
+    return told_from_zero(
+        found.values, found.standard_error, m - 1, errors_of, near_normal=near_normal
+    )
 
 
 def _by_influence(ground: Ground, settings: ValuationSettings) -> Valued:

@@ -170,8 +170,8 @@ def _judge(
             return "wins", f"{title} was fine-tuned on the synthetic demo set"
         return "other scope", f"{title} was measured on another dataset or split"
     if challenger < old:
-        return "wins", f"validation RMSE {challenger:.4f} is below {old:.4f} of {title}"
-    return "loses", f"validation RMSE {challenger:.4f} is not below {old:.4f} of {title}"
+        return "wins", f"validation RMSE {challenger:.4g} is below {old:.4g} of {title}"
+    return "loses", f"validation RMSE {challenger:.4g} is not below {old:.4g} of {title}"
 
 
 def _rmse(tags: Mapping[str, str]) -> float:
@@ -221,10 +221,12 @@ def _version_of(
     """Registers the challenger, or takes the version that it was registered as before."""
     client = store.client()
     logged = client.get_logged_model(model_uri.removeprefix("models:/"))
+    description = ", ".join(f"{key} {value}" for key, value in tags.items())
     for known in client.search_model_versions(named(name)):
         if known.run_id == run_id and known.source in (model_uri, logged.artifact_location):
             for key, value in {**measured, **tags}.items():
                 client.set_model_version_tag(name, known.version, key, value)
+            client.update_model_version(name, known.version, description)
             return str(known.version)
     made = client.create_model_version(
         name,
@@ -232,7 +234,7 @@ def _version_of(
         source=model_uri if store.root is None else logged.artifact_location,
         run_id=run_id,
         tags={**measured, **tags},
-        description=", ".join(f"{key} {value}" for key, value in tags.items()),
+        description=description,
         model_id=logged.model_id,
     )
     return str(made.version)

@@ -118,10 +118,15 @@ def _open(
     return RunHandle(store, run.info.run_id, experiment_id, resumed=False)
 
 
+_OF_WHO_BEGAN = ("selection", "role")
+"""Selections of the same points share a run, whose name and parameters are of the first of them."""
+
+
 def _reopen(store: Store, client: MlflowClient, run_id: str, tags: Mapping[str, str]) -> RunHandle:
     run = client.get_run(run_id)
     for key, value in tags.items():
-        client.set_tag(run_id, key, value)
+        if key not in _OF_WHO_BEGAN or key not in run.data.tags:
+            client.set_tag(run_id, key, value)
     if ERROR_TAG in run.data.tags:
         client.delete_tag(run_id, ERROR_TAG)
     client.update_run(run_id, status="RUNNING")

@@ -393,18 +393,22 @@ def test_chosen_rows_stay_on_the_split_that_chose_them(
     rows = choose_rows([*bench, *at_store], "knn:top=6", "chosen.csv")
     scope = prepare(DataSettings(dataset="bench/primary.csv")).scope()
     assert set(rows["chosen_on"]) == {scope}
+    rows[rows["selected"]].to_csv("taken.csv", index=False)
     capsys.readouterr()
     finetuned = [*command, "--selection", "chosen.csv", "--json"]
     compared = [
-        *("compare", *bench, *at_store, "-p", "lora", "--secondary", "chosen.csv"),
+        *("compare", *bench, *at_store, "-p", "lora", "--secondary", "taken.csv"),
         *("-s", "random:k=4", "--no-controls", "--json"),
     ]
-    for asked in (finetuned, compared):
+    for asked, file in ((finetuned, "chosen.csv"), (compared, "taken.csv")):
         assert main([*asked, *OTHER_SPLIT]) == 3
         printed = capsys.readouterr()
         (line,) = printed.err.splitlines()
-        assert line.startswith("error: chosen.csv: these rows were chosen on another primary set")
+        assert line.startswith(f"error: {file}: these rows were chosen on another primary set")
         assert printed.out == ""
+    # The rows that were left are there, too: a pool, of which nothing was chosen.
+    assert main([*compared[:-5], "chosen.csv", *compared[-4:], *OTHER_SPLIT]) == 0
+    capsys.readouterr()
     # The same molecules with another label chose by other errors.
     changed = pd.read_csv("bench/primary.csv")
     changed.loc[0, "logd"] += 1
@@ -428,3 +432,12 @@ def test_rows_that_no_molecule_chose_go_to_every_split(
     capsys.readouterr()
     assert main([*command, "--selection", "random.csv", *OTHER_SPLIT, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["n_selected"] in range(1, 6)
+
+
+def test_a_column_of_that_name_that_says_something_else_is_left_alone(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = pd.read_csv("bench/secondary.csv").head(6)
+    rows.assign(chosen_on="2026-01-02", selected=True).to_csv("own.csv", index=False)
+    assert main([*command, "--selection", "own.csv", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n_selected"] in range(1, 7)

@@ -58,6 +58,14 @@ def test_what_fits_is_the_sum_of_its_cells(world: World) -> None:
     assert least.settings.peft == ("lora",)
 
 
+def test_selections_of_the_same_points_cost_once(world: World) -> None:
+    settings = by_epochs(world, selections=("random:k=24",), peft=("lora",))
+    prepared = prepare(settings.data)
+    assert len(prepared.require_pool()) == 24
+    expected = sum(by_hand(prepared, k, RATES["lora"]) for k in (0, 24))  # all of them, twice named
+    assert fitted(settings, prepared, 3 * expected).seconds == pytest.approx(expected)
+
+
 def test_by_equal_steps_what_is_added_costs_nothing(world: World) -> None:
     settings = world.settings(selections=("random:k=6",), peft=("lora",))
     prepared = prepare(settings.data)

@@ -1,9 +1,11 @@
-"""What a report says of differences that were not tested."""
+"""What a report says of differences that were not tested, and of the time that cells took."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from lipo_cli.comparison.cell_result import CellResult
+from lipo_cli.comparison.report import _times
 from lipo_cli.comparison.report_verdicts import _untested
 from lipo_cli.comparison.summary import SummaryRow
 
@@ -35,3 +37,12 @@ def test_no_interval_is_promised_where_there_is_none() -> None:
     assert line.meaning.startswith("95 % interval over training seeds")
     (line,) = _untested(replace(ROW, n_seeds=1), 3)
     assert line.meaning.startswith("one seed")
+
+
+def test_a_run_that_selections_share_has_taken_its_time_once() -> None:
+    def cell(selection: str, run_id: str | None, seconds: float) -> CellResult:
+        return CellResult(selection, "lora", 0, "asked", "finished", run_id=run_id, seconds=seconds)
+
+    cells = [cell("all", "a", 4.0), cell("random:k=24", "a", 4.0), cell("none", "b", 2.0)]
+    (time,) = _times([*cells, cell("tsds", None, 3.0), cell("knn", None, 3.0)])
+    assert (time.n_cells, time.total) == (4, 12.0)

@@ -52,13 +52,13 @@ def test_only_a_lower_rmse_on_the_same_scope_replaces(store: Store, stand_in: Pa
     worse = challenge(store, stand_in, 0.71)
     assert not worse.replaced
     assert (worse.version, worse.run_id, worse.val_rmse) == ("1", first.run_id, 0.7)
-    assert "is not below 0.7000" in worse.reason
+    assert "is not below 0.7 of" in worse.reason
     tie = challenge(store, stand_in, 0.7)
     assert not tie.replaced
     better = challenge(store, stand_in, 0.69)
     assert better.replaced
     assert (better.version, better.previous_version) == ("2", "1")
-    assert "0.6900 is below 0.7000 of version 1" in better.reason
+    assert "0.69 is below 0.7 of version 1" in better.reason
     assert [v.version for v in list_versions(store)] == ["2", "1"]
 
 

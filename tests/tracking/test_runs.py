@@ -143,6 +143,17 @@ def test_nested_runs_are_found_under_their_parent(store: Store) -> None:
     assert find_runs(store, "no such experiment") == []
 
 
+def test_a_run_that_is_taken_up_bears_the_name_of_who_began_it(store: Store) -> None:
+    """Its parameters cannot change either: selections of the same points share a run."""
+    began = {"selection": "random:k=24", "base": "a"}
+    with pytest.raises(ValueError), start_run(store, "lipo", "x", tags=began) as first:
+        raise ValueError
+    with start_run(store, "lipo", "x", run_id=first.run_id, tags={"selection": "all", "base": "b"}):
+        pass
+    tags = read_run(store, first.run_id).tags
+    assert (tags["selection"], tags["base"]) == ("random:k=24", "b")
+
+
 def test_history_comes_back_as_it_went_in(store: Store) -> None:
     rows = [{"epoch": e, "train_loss": 1 / e, "val_rmse": 2 / e} for e in range(1, 601)]
     with start_run(store, "lipo", "x") as run:
