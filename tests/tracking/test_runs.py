@@ -146,8 +146,8 @@ def test_nested_runs_are_found_under_their_parent(store: Store) -> None:
 def test_a_run_that_is_taken_up_bears_the_name_of_who_began_it(store: Store) -> None:
     """Its parameters cannot change either: selections of the same points share a run."""
     began = {"selection": "random:k=24", "base": "a"}
-    with pytest.raises(ValueError), start_run(store, "lipo", "x", tags=began) as first:
-        raise ValueError
+    with pytest.raises(KeyError), start_run(store, "lipo", "x", tags=began) as first:
+        raise KeyError
     with start_run(store, "lipo", "x", run_id=first.run_id, tags={"selection": "all", "base": "b"}):
         pass
     tags = read_run(store, first.run_id).tags
