@@ -284,9 +284,9 @@ def _words_of_file(
 def _check_parts(split: Split, path: Path) -> None:
     for part in PARTS:
         if len(split.part(part)) == 0:
-            hint = (
-                f"mark some rows {part}"
-                if split.name == "column"
-                else "give every part a larger share with --fractions, or use more molecules"
-            )
+            hint = "give every part a larger share with --fractions, or use more molecules"
+            if split.name == "column":
+                hint = f"mark some rows {part}"
+            elif split.name.startswith("scaffold"):
+                hint = "there are too few scaffolds to part: --split random, or more molecules"
             raise DataError(f"the {split.name} split leaves {part} empty", where=path, hint=hint)

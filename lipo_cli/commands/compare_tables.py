@@ -113,8 +113,10 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
     if result.champion is not None:
         champion = result.champion
         state = "is now" if champion["replaced"] else "stays"
+        several = len({cell.seed for cell in result.cells}) > 1
+        why = ": of the row with the lowest mean validation RMSE its best seed" if several else ""
         of_cell = [
-            f" ({cell_name(cell.label, cell.peft, cell.seed, cell.split)})"
+            f" ({cell_name(cell.label, cell.peft, cell.seed, cell.split)}{why})"
             for cell in result.cells
             if cell.run_id == champion["run_id"]
         ]
@@ -209,6 +211,8 @@ def _tell_training(cells: Sequence[CellResult], training: TrainingSettings) -> N
         )
     if training.equal_steps:
         _tell_views(done, training.epochs)
+    elif added:
+        say("epochs of all rows: a cell with more of them takes more steps, which speaks for it")
     cut = max((cell.n_truncated or 0 for cell in cells), default=0)
     unknown = max((cell.n_unknown or 0 for cell in cells), default=0)
     tell_unread("training and validation", cut, unknown, training.max_length)

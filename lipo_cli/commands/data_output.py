@@ -67,7 +67,7 @@ def _counts(name: str, table: TableDescription) -> Table:
     shown.add_row("rows merged into another", merged)
     shown.add_row("molecules", f"{table.n_molecules:,}")
     shown.add_row(
-        "without stereochemistry",
+        "ignoring stereochemistry",
         f"{table.n_skeletons:,} ({table.n_stereo_groups:,} groups differ by it only)",
     )
     shown.add_row(

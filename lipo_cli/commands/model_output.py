@@ -116,7 +116,10 @@ def _lines(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "method", _joined(content["peft"], _titled("seed", content["seed"]))
     yield "selection", _joined(content["selection"], _points(content))
     yield "base model", content["base"] or UNKNOWN
-    yield "validation RMSE", _rmse(content["val_rmse"], "chose the epoch and the champion")
+    yield (
+        "validation RMSE",
+        _rmse(content["val_rmse"], "chose the epoch; its mean over seeds the champion"),
+    )
     yield "test RMSE", _rmse(content["test_rmse"], "measured at the end, chose nothing")
     if content["constant"] is not None:
         val, test = (content["constant"][name] for name in ("val_rmse", "test_rmse"))

@@ -106,8 +106,14 @@ def select(
     first, of_first = chosen[selection[0]], valued[selection[0]]
     marked = of_first.table.assign(selected=False, reason=list(first.reasons))
     marked.loc[first.positions, "selected"] = True
-    if rules[selection[0]].needs_scores and of_first.origin.scope is not None:
-        marked[CHOSEN_ON] = of_first.origin.scope
+    if rules[selection[0]].needs_scores:
+        if of_first.origin.scope is None:
+            warn(
+                "nothing here says on which split these values were set: on another one the rows "
+                "are not refused, though its test molecules may have chosen them"
+            )
+        else:
+            marked[CHOSEN_ON] = of_first.origin.scope
     source = find_source(of_first.path, secondary)
     if out is not None:
         _check_out(out, [each.path for each in tables], source)

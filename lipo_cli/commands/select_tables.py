@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,9 +70,14 @@ def read_tables(paths: Sequence[Path]) -> list[Valued]:
         DataError: a table cannot be read, or holds other points than the first.
         SettingsError: two are of one method, or of one it is not written down which.
     """
-    from lipo_cli.valuation.table import read_values
+    from lipo_cli.valuation.table import read_chosen_on, read_values
 
-    tables = [Valued(path, read_values(path), origin_of(path)) for path in paths]
+    tables = []
+    for path in paths:
+        table, origin = read_values(path), origin_of(path)
+        if origin.scope is None:  # rows chosen once may be chosen from again
+            origin = replace(origin, scope=read_chosen_on(path))
+        tables.append(Valued(path, table, origin))
     first, known = tables[0], set[str]()
     for each in tables if len(tables) > 1 else ():
         if each.origin.method is None:

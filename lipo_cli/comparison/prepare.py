@@ -207,9 +207,9 @@ def prepare(settings: DataSettings, selection: str | None = None) -> Prepared:
     for part in ("train", "val", "test"):
         if (size := len(split.part(part))) < 2:
             raise DataError(
-                f"the {part} part of the split '{split.name}' has {size} molecules",
+                f"the {part} part of the split '{split.name}' has {size} of at least 2 molecules",
                 where=dataset.primary.path,
-                hint="another --split or other --fractions",
+                hint="more molecules, --split random, or other --fractions",
             )
     pool = None
     if (secondary := dataset.secondary) is not None:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from lipo_cli.errors import DataError, ValuationError
 from lipo_cli.valuation.arrays import finite_vector, ranks
 from lipo_cli.valuation.removal import CURVE_COLUMNS
-from lipo_cli.valuation.selection import Scores, Selected
+from lipo_cli.valuation.selection import CHOSEN_ON, Scores, Selected
 
 COLUMNS = ("row", "smiles", "label", "value", "standard_error", "rank", "selected", "reason")
 _WHOLE = ("row", "rank")
@@ -119,6 +119,18 @@ def read_values(path: Path) -> pd.DataFrame:
     if (np.diff(by_rank["value"].to_numpy()) > 0).any():
         raise DataError("the ranks do not follow the values", where=path)
     return table
+
+
+def read_chosen_on(path: Path) -> str | None:
+    """Returns the primary set and split that a table of `lipo select` names; None without one.
+
+    Args:
+        path: The table, or the folder of `write_values`, whose tables name none.
+    """
+    if path.is_dir() or CHOSEN_ON not in (table := _read(path)).columns:
+        return None
+    named = {str(text) for text in table[CHOSEN_ON] if str(text)}
+    return named.pop() if len(named) == 1 else None
 
 
 def read_curve(path: Path, n: int | None = None) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -421,6 +422,22 @@ def test_chosen_rows_stay_on_the_split_that_chose_them(
     assert main(compared) == 0
     (cell,) = json.loads(capsys.readouterr().out)["cells"]
     assert (cell["status"], cell["n_selected"]) == ("finished", 4)
+
+
+def test_choosing_from_chosen_rows_forgets_nothing(
+    command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    choose_rows([*command[1:-4], *command[-2:]], "knn:top=6", "chosen.csv")
+    capsys.readouterr()
+    assert main(["select", "chosen.csv", "--selection", "knn:top=3", "--out", "again.csv"]) == 0
+    assert "nothing here says on which split" not in capsys.readouterr().err
+    assert main([*command, "--selection", "again.csv", *OTHER_SPLIT]) == 3
+    assert capsys.readouterr().err.startswith("error: again.csv: these rows were chosen on")
+    # A table away from its folder, sent by mail for instance: that nothing is known is said.
+    shutil.copy("values/values.csv", "sent.csv")
+    assert main(["select", "sent.csv", "--selection", "knn:top=3", "--out", "own.csv"]) == 0
+    assert "nothing here says on which split" in capsys.readouterr().err
+    assert "chosen_on" not in pd.read_csv("own.csv").columns
 
 
 def test_rows_that_no_molecule_chose_go_to_every_split(
