@@ -177,7 +177,7 @@ def _difference(content: Mapping[str, Any]) -> str:
     if delta is None:
         return UNKNOWN
     n_splits, of_splits = _splits(content)
-    digits = decimals([content["test_rmse"]]) + 1
+    digits = decimals([content["test_rmse_over_seeds"]]) + 1
     if low is None or high is None:
         one = "seed" if of_splits == 1 else "split"
         spread = f"; one {one} tells no difference from noise"

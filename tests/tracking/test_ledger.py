@@ -275,7 +275,7 @@ def test_a_better_model_is_promoted_and_a_worse_one_is_not(
     best = answers[1][0]
     assert [answer["run_id"] for _, answer in answers] == [answers[0][0], best, best]
     assert {answer["model"] for _, answer in answers} == {"m"}
-    assert "0.8000 is not below 0.6000" in answers[2][1]["reason"]
+    assert "0.8 is not below 0.6" in answers[2][1]["reason"]
 
 
 def test_the_regressor_of_a_record_is_a_folder(ledger: MlflowLedger, stand_in: Path) -> None:
