@@ -15,12 +15,9 @@ with a fifth of its labels shuffled, as in `detection.py`. Values are set on the
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import detection
@@ -31,18 +28,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
-from report import add_output_options, machine, settle_page, write_section
-from valued import BASELINES, Floats, World, values_by_method
+from report import add_output_options, provenance, settle_page, write_section
+from valued import BASELINES, Floats, World, proxies_of, values_by_method
 
 from lipo_cli.chem.datasets import load_dataset
 from lipo_cli.chem.splits import make_split
 from lipo_cli.comparison.intervals import holm
 from lipo_cli.comparison.prepare import examples_of
-from lipo_cli.settings import DataSettings, TsdsSettings, build
+from lipo_cli.settings import DataSettings, build
 from lipo_cli.training.examples import Examples
 from lipo_cli.valuation.game import RowGame
 from lipo_cli.valuation.gradients import Part
-from lipo_cli.valuation.proxy import make_proxy
 
 SHARE = 0.2
 GAMES = {"secondary": "on top of train", "empty": "from empty"}
@@ -200,19 +196,16 @@ def measure(scene: Scene, test: Examples, n_orders: int) -> list[Judged]:
     """
     world = scene.world
     train_x, _, pool_x = world.embedded
-    test_x = world.regressor.embed(test.smiles)
+    embedded = (train_x, world.regressor.embed(test.smiles), pool_x)
+    on_test = replace(world, target=test, embedded=embedded)
     found = []
     for seed, labels in enumerate(scene.labels):
         valued = values_by_method(world, labels, scene.parameters, seed)
         values = {method: each.values for method, each in valued.items()}
-        for name in GAMES:
-            # The valuation's own proxy but for its rows: projection and penalty are train's.
-            settings = TsdsSettings(seed=seed).model_copy(update={"game": name})
-            game = make_proxy(
-                train_x, world.train.labels, pool_x, labels, test_x, test.labels, settings
-            ).game
-            random = random_curves(game, n_orders, seed)
-            found.append(Judged(scene.name, name, random, judge(game, values)))
+        # The valuation's own proxies but for their rows: projection and penalty are train's.
+        for name, proxy in proxies_of(on_test, labels, seed).items():
+            random = random_curves(proxy.game, n_orders, seed)
+            found.append(Judged(scene.name, name, random, judge(proxy.game, values)))
         print(f"{scene.name}, draw {seed}", file=sys.stderr)
     return found
 
@@ -294,10 +287,7 @@ def report(
     lines += [
         f"![Test MSE by points kept, best and worst first](figures/{FIGURE})",
         "",
-        f"Machine: {machine()}. Python {platform.python_version()}, "
-        + ", ".join(f"{p} {version(p)}" for p in ("lipo", "torch", "scikit-learn"))
-        + f". Load average: {os.getloadavg()[0]:.1f}.",
-        f"Command: `{' '.join(['python benchmarks/curves.py', *sys.argv[1:]])}`",
+        *provenance("curves.py", ("lipo", "torch", "scikit-learn")),
     ]
     return "\n".join(lines)
 

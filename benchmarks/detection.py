@@ -17,18 +17,15 @@ precision and recall; and without knowing their number, of the lower of two clus
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from report import add_output_options, machine, settle_page, write_section
+from report import add_output_options, provenance, settle_page, write_section
 from sklearn.cluster import KMeans
 from sklearn.metrics import f1_score, roc_auc_score
 from valued import BASELINES, Floats, World, values_by_method
@@ -191,10 +188,7 @@ def report(found: Sequence[Found], world: World, arguments: argparse.Namespace) 
     lines += [
         f"![F1 by share of wrong labels](figures/{FIGURE})",
         "",
-        f"Machine: {machine()}. Python {platform.python_version()}, "
-        + ", ".join(f"{p} {version(p)}" for p in ("lipo", "torch", "scikit-learn"))
-        + f". Load average: {os.getloadavg()[0]:.1f}.",
-        f"Command: `{' '.join(['python benchmarks/detection.py', *sys.argv[1:]])}`",
+        *provenance("detection.py", ("lipo", "torch", "scikit-learn")),
     ]
     return "\n".join(lines)
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "benchmarks.md"
@@ -18,6 +21,22 @@ def machine() -> str:
         models = [ln for ln in info.read_text().splitlines() if ln.startswith("model name")]
         name = models[0].split(":", 1)[1].strip() if models else name
     return f"{name}, {os.cpu_count()} cores"
+
+
+def provenance(script: str, packages: Sequence[str], more: str = "") -> list[str]:
+    """Returns the last lines of a section: machine, versions, load, and the command.
+
+    Args:
+        script: The benchmark's file.
+        packages: Whose versions are named.
+        more: What stands behind them.
+    """
+    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    return [
+        f"Machine: {machine()}. Python {platform.python_version()}, {versions}{more}. "
+        f"Load average: {os.getloadavg()[0]:.1f}.",
+        f"Command: `{' '.join([f'python benchmarks/{script}', *sys.argv[1:]])}`",
+    ]
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:

@@ -18,13 +18,10 @@ from __future__ import annotations
 
 import argparse
 import copy
-import os
-import platform
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from itertools import combinations
 from pathlib import Path
 
@@ -32,7 +29,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from report import add_output_options, machine, settle_page, write_section
+from report import add_output_options, provenance, settle_page, write_section
 from scipy.stats import rankdata, spearmanr
 from valued import BASELINES, Floats, Valued, World, proxies_of, values_by_method
 
@@ -110,22 +107,38 @@ class Model:
         setting = [*pairs, *([f for f in folds if f not in pair] for pair in pairs)]
         return [(some, ~np.isin(self.fold_of, some)) for some in setting]
 
-    def same_rows(self, method: str) -> list[tuple[Floats, Floats]]:
-        """Returns what is foreseen and observed [k], of the rows that set the values."""
-        return [(self.truth.members @ self.values[method].values, self.truth.gains())]
+    def judged(self, method: str, *, others: bool) -> list[tuple[Floats, Floats]]:
+        """Returns values [n] and the falls [k] by which they are judged.
 
-    def other_rows(self, method: str) -> list[tuple[Floats, Floats]]:
-        """Returns both for every split: foreseen from some folds, observed on the others.
-
-        A baseline looks at no target row, so that all its say is of every row.
+        Args:
+            method: Whose values. A baseline looks at no target row, so that all its say is of
+                every row.
+            others: For every split, the values of some folds and the falls on the others; else all
+                values and the falls on the very rows that set them.
         """
         valued = self.values[method]
-        pairs = []
-        for some, rows in self.splits():
-            parts = valued.fold_values
-            values = valued.values if parts is None else parts[:, some].sum(axis=1)
-            pairs.append((self.truth.members @ values, self.truth.gains(rows)))
-        return pairs
+        if not others:
+            return [(valued.values, self.truth.gains())]
+        parts = valued.fold_values
+        return [
+            (
+                valued.values if parts is None else parts[:, some].sum(axis=1),
+                self.truth.gains(rows),
+            )
+            for some, rows in self.splits()
+        ]
+
+    def same_rows(self, method: str) -> list[tuple[Floats, Floats]]:
+        """Returns what is foreseen and observed [k], of the rows that set the values."""
+        return self._foreseen(method, others=False)
+
+    def other_rows(self, method: str) -> list[tuple[Floats, Floats]]:
+        """Returns both for every split: foreseen from some folds, observed on the others."""
+        return self._foreseen(method, others=True)
+
+    def _foreseen(self, method: str, *, others: bool) -> list[tuple[Floats, Floats]]:
+        judged = self.judged(method, others=others)
+        return [(self.truth.members @ values, gains) for values, gains in judged]
 
     def agreement_of_rows(self) -> float:
         """Returns the rank correlation of the true falls of some rows with those of the others."""
@@ -225,6 +238,11 @@ def _stacked(pairs: Sequence[tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
     return np.stack([a for a, _ in pairs]), np.stack([b for _, b in pairs])
 
 
+def ranks_of(pairs: Sequence[Sequence[tuple[Floats, Floats]]]) -> list[float]:
+    """Returns each model's rank correlation, the mean over its pairs of foreseen and observed."""
+    return [float(rank_correlations(*_stacked(own)).mean()) for own in pairs]
+
+
 @dataclass(frozen=True)
 class Score:
     """A method's rank correlation: the mean over models, its 95 % interval, and each model's.
@@ -242,7 +260,7 @@ class Score:
     def of(cls, pairs: Sequence[Sequence[tuple[Floats, Floats]]]) -> Score:
         """Scores the pairs of foreseen and observed [k] of every model, the mean of a model's."""
         stacked = [_stacked(own) for own in pairs]
-        each = [float(rank_correlations(*own).mean()) for own in stacked]
+        each = ranks_of(pairs)
         k = stacked[0][0].shape[1]
         drawn = np.random.default_rng(0).integers(k, size=(N_DRAWS, k))
         means = [
@@ -275,18 +293,10 @@ def permuted_ranks(models: Sequence[Model], method: str, *, others: bool) -> Flo
     deals = np.stack([rng.permutation(n) for _ in range(N_CHANCE)])
     by_model = []
     for model in models:
-        members, valued = model.truth.members, model.values[method]
-        if not others or valued.fold_values is None:
-            dealt = [valued.values[deals] @ members.T]
-        else:
-            parts = valued.fold_values
-            dealt = [parts[:, some].sum(axis=1)[deals] @ members.T for some, _ in model.splits()]
-        observed = [model.truth.gains(rows) for _, rows in model.splits()]
-        observed = observed if others else [model.truth.gains()]
-        dealt = dealt * len(observed) if len(dealt) == 1 else dealt
+        members = model.truth.members
         ranks = [
-            rank_correlations(foreseen, gains[None])
-            for foreseen, gains in zip(dealt, observed, strict=True)
+            rank_correlations(values[deals] @ members.T, gains[None])
+            for values, gains in model.judged(method, others=others)
         ]
         by_model.append(np.mean(ranks, axis=0))
     return np.asarray(np.mean(by_model, axis=0))
@@ -331,10 +341,7 @@ def report(world: World, models: Sequence[Model], arguments: argparse.Namespace)
         "",
         f"![Foreseen against observed](figures/{_figure(arguments)})",
         "",
-        f"Machine: {machine()}. Python {platform.python_version()}, "
-        + ", ".join(f"{p} {version(p)}" for p in ("lipo", "torch", "scikit-learn"))
-        + f". Load average: {os.getloadavg()[0]:.1f}.",
-        f"Command: `{' '.join(['python benchmarks/retraining.py', *sys.argv[1:]])}`",
+        *provenance("retraining.py", ("lipo", "torch", "scikit-learn")),
     ]
     return "\n".join(lines)
 
@@ -397,7 +404,7 @@ def draw(models: Sequence[Model], path: Path) -> None:
             ((foreseen, observed),) = model.same_rows(name)
             axes.scatter(foreseen, observed, s=9, alpha=0.6, linewidths=0, label=f"model {number}")
         same, other = (
-            Score.of([pairs(model, name) for model in models]).mean
+            np.mean(ranks_of([pairs(model, name) for model in models]))
             for pairs in (Model.same_rows, Model.other_rows)
         )
         axes.set_title(f"{name}: {same:.2f} (other rows {other:.2f})", fontsize=9)
@@ -462,8 +469,10 @@ def main(given: Sequence[str] | None = None) -> int:
     models: list[Model] = []
     for seed in range(arguments.models):
         world = make_world(arguments, seed)
-        values = values_by_method(world, world.pool.labels, arguments.parameters, seed=0)
-        fold_of = proxies_of(world, world.pool.labels, seed=0)["secondary"].game.fold_of
+        labels = world.pool.labels
+        proxies = proxies_of(world, labels, seed=0)
+        values = values_by_method(world, labels, arguments.parameters, seed=0, proxies=proxies)
+        fold_of = proxies["secondary"].game.fold_of
         truth = measure_truth(world, arguments.subsets, arguments.starts, arguments.steps)
         models.append(Model(values, truth, fold_of))
         if arguments.keep is not None:

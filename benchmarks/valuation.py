@@ -24,18 +24,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from report import add_output_options, machine, settle_page, write_section
+from report import add_output_options, provenance, settle_page, write_section
 from threadpoolctl import threadpool_limits
 from valued import Floats
 
@@ -277,10 +275,7 @@ def report(
         "refit: scikit-learn's `Ridge` on train and players for every marginal; sums: the same "
         "ridge from kept sums of products; pairs: each permutation with its reverse, as ours.",
         "",
-        f"Machine: {machine()}. Python {platform.python_version()}, "
-        + ", ".join(f"{p} {version(p)}" for p in ("lipo", "numpy", "scikit-learn"))
-        + f", pyDVL {peer_version}. Load average: {os.getloadavg()[0]:.1f}.",
-        f"Command: `{' '.join(['python benchmarks/valuation.py', *sys.argv[1:]])}`",
+        *provenance("valuation.py", ("lipo", "numpy", "scikit-learn"), f", pyDVL {peer_version}"),
     ]
     return "\n".join(lines)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,7 +85,11 @@ def proxies_of(world: World, labels: Floats, seed: int) -> dict[str, Proxy]:
 
 
 def values_by_method(
-    world: World, labels: Floats, parts: Sequence[Part], seed: int
+    world: World,
+    labels: Floats,
+    parts: Sequence[Part],
+    seed: int,
+    proxies: Mapping[str, Proxy] | None = None,
 ) -> dict[str, Valued]:
     """Returns what every method says of the pool with these labels.
 
@@ -94,9 +98,10 @@ def values_by_method(
         labels: [n] labels of the pool.
         parts: Parameters that influence counts, a method each.
         seed: Of permutations and chance.
+        proxies: What `proxies_of` says of the same; None: it is asked.
     """
     tsds = TsdsSettings(seed=seed)
-    proxies = proxies_of(world, labels, seed)
+    proxies = proxies or proxies_of(world, labels, seed)
     on_top, empty = proxies["secondary"], proxies["empty"]
     from_empty = tsds.model_copy(update={"game": "empty"})
     found: dict[str, Valued] = {

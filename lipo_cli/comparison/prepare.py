@@ -157,7 +157,7 @@ def _read_chosen(path: Path, settings: DataSettings) -> MoleculeTable:
     return read_selection(path, settings)
 
 
-def _check_origin(chosen: MoleculeTable, scope: str) -> None:
+def _check_origin(chosen: MoleculeTable, prepared: Prepared) -> None:
     """Checks that no test molecule of this split has chosen these rows, as far as they say.
 
     A table of `lipo select` that holds the rows that were left, too, is a whole pool: none of it
@@ -178,6 +178,9 @@ def _check_origin(chosen: MoleculeTable, scope: str) -> None:
         )
     # The name of the primary set, before the digests of its molecules and split, decides nothing.
     known = {match.groups() for text in texts[CHOSEN_ON] if (match := _SCOPE.search(text))}
+    if not known:
+        return
+    scope = prepared.scope()
     here = _SCOPE.search(scope)
     assert here is not None
     if known - {here.groups()}:
@@ -211,15 +214,16 @@ def prepare(settings: DataSettings, selection: str | None = None) -> Prepared:
                 where=dataset.primary.path,
                 hint="more molecules, --split random, or other --fractions",
             )
-    pool = None
-    if (secondary := dataset.secondary) is not None:
-        _check_origin(secondary, Prepared(dataset, split, None).scope())
-        kept, overlap = drop_overlap(secondary, dataset.primary, split)
-        pool = Pool(
-            examples=examples_of(secondary, kept),
-            rows=secondary.frame["row"].to_numpy(dtype=np.int64)[kept],
-            table=secondary,
-            positions=kept,
-            overlap=overlap,
-        )
-    return Prepared(dataset, split, pool)
+    prepared = Prepared(dataset, split, None)
+    if (secondary := dataset.secondary) is None:
+        return prepared
+    _check_origin(secondary, prepared)
+    kept, overlap = drop_overlap(secondary, dataset.primary, split)
+    pool = Pool(
+        examples=examples_of(secondary, kept),
+        rows=secondary.frame["row"].to_numpy(dtype=np.int64)[kept],
+        table=secondary,
+        positions=kept,
+        overlap=overlap,
+    )
+    return replace(prepared, pool=pool)

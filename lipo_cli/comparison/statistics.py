@@ -155,11 +155,13 @@ def verdicts_of(cells: Sequence[CellResult]) -> list[Verdict]:
         if each.verdict.p is not None:
             tested[each.pair] = max(each.verdict.p, tested.get(each.pair, 0.0))
     corrected = dict(zip(tested, holm([*tested.values()]), strict=True))
+    digits = decimals(cell.test_rmse for runs in arms.values() for cell in runs.values())
     return [
-        each.verdict
+        replace(each.verdict, digits=digits)
         if each.verdict.p is None
         else replace(
             each.verdict,
+            digits=digits,
             p_holm=corrected[each.pair],
             n_tests=len(tested),
             # At the first step of Holm's: what exceeds it is then significant, whatever the rest.
@@ -260,8 +262,7 @@ def compared(arm: Arm, against: str, controls: Runs, arms: Mapping[Arm, Runs]) -
         return None
     delta, by_split = mean_by_split([(unit, _difference(runs, controls, unit)) for unit in shared])
     of_splits = n_splits_of(arms)
-    digits = decimals(cell.test_rmse for each in arms.values() for cell in each.values())
-    verdict = Verdict(*arm, against, len(shared), len(by_split), delta, of_splits, digits=digits)
+    verdict = Verdict(*arm, against, len(shared), len(by_split), delta, of_splits)
     if of_splits == 1:
         components = within_split(runs, controls, shared, arms)
     elif len(by_split) > 1:
