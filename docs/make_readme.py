@@ -29,8 +29,9 @@ def page(result: dict[str, Any], where: str) -> str:
     if seeds > 1:
         worth = result["verdicts"]
         if several:
-            worth = [verdict for verdict in worth if verdict["p"] < 0.05]
-            lines += ["", summed_up(result["verdicts"], len(worth))]
+            tested = [verdict for verdict in worth if verdict["p"] is not None]
+            worth = [verdict for verdict in tested if verdict["p"] < 0.05]
+            lines += ["", summed_up(tested, worth)]
         lines += ["", *(f"- {verdict['sentence']}" for verdict in worth)]
     return "\n".join(lines)
 
@@ -38,7 +39,9 @@ def page(result: dict[str, Any], where: str) -> str:
 def provenance(result: dict[str, Any], where: str) -> str:
     """Returns a sentence on data, seeds and time."""
     data, cells = result["dataset"], result["cells"]
-    minutes = sum(cell["seconds"] for cell in cells) / 60
+    # Selections of the same rows share their runs.
+    runs = {cell["run_id"]: cell["seconds"] for cell in cells if cell["run_id"] is not None}
+    minutes = sum(runs.values()) / 60
     seeds = len({cell["seed"] for cell in cells})
     return (
         f"Split {data['split']}: {data['n_train']:,} train, {data['n_val']:,} validation, "
@@ -73,15 +76,19 @@ def _cell(row: dict[str, Any]) -> str:
     return f"{_error(row)}{difference}"
 
 
-def summed_up(verdicts: list[dict[str, Any]], n_named: int) -> str:
-    """Returns a sentence on all verdicts, of which those with p < 0.05 are named below it."""
+def summed_up(verdicts: list[dict[str, Any]], named: list[dict[str, Any]]) -> str:
+    """Returns a sentence on the tested verdicts, of which those with p < 0.05 are named below it.
+
+    One question under several names has one p and one difference: it counts once.
+    """
+    n_named = len({(v["peft"], v["p"], abs(v["delta"])) for v in named})
     significant = sum(verdict["significant"] for verdict in verdicts)
     seen = sorted(verdict["detectable"] for verdict in verdicts)
     n_tests = verdicts[0].get("n_tests") or len(verdicts)
     return (
-        f"{len(verdicts)} verdicts, **{significant} significant after Holm's correction**; "
-        f"{n_named} with p < 0.05 before it, where chance alone gives "
-        f"{n_tests * 0.05:.0f}. Differences of {seen[0]:.3f} to {seen[-1]:.3f} (median "
+        f"{len(verdicts)} verdicts on {n_tests} questions, **{significant} significant after "
+        f"Holm's correction**; of the questions {n_named} with p < 0.05 before it, where chance "
+        f"alone gives {n_tests * 0.05:.0f}. Differences of {seen[0]:.3f} to {seen[-1]:.3f} (median "
         f"{seen[len(seen) // 2]:.3f}) would have been seen." + (" The ones:" if n_named else "")
     )
 

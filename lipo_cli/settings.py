@@ -55,7 +55,7 @@ _SPLITS_THAT_READ: dict[str, tuple[SplitName, ...]] = {
     "split_file": ("column",),
     "keep_stereo_groups": ("random",),
 }
-_SETS_IN_A_FOLDER = ("auto", "lipophilicity")
+SETS_IN_A_FOLDER = ("auto", "lipophilicity")
 
 
 class DataSettings(Settings):
@@ -97,10 +97,10 @@ class DataSettings(Settings):
                     if len(splits) > 1
                     else f"the split '{self.split}' does not read {name}: only {splits[0]} does"
                 )
-        if self.data_dir is not None and self.dataset not in _SETS_IN_A_FOLDER:
+        if self.data_dir is not None and self.dataset not in SETS_IN_A_FOLDER:
             raise ValueError(
                 f"the dataset '{self.dataset}' is not read from data_dir: "
-                f"only {' and '.join(_SETS_IN_A_FOLDER)} are"
+                f"only {' and '.join(SETS_IN_A_FOLDER)} are"
             )
         return self
 

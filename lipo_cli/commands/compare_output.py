@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 from lipo_cli.commands.console import json_ready
 from lipo_cli.commands.select_source import SOURCE, write_source
@@ -12,8 +16,11 @@ from lipo_cli.comparison.figures import draw_all
 from lipo_cli.comparison.result import Comparison, cells_table
 from lipo_cli.comparison.statistics import verdicts_of
 from lipo_cli.comparison.tuning_figures import draw_tuning
+from lipo_cli.errors import TrackingError
 from lipo_cli.settings import SCORING_METHODS, CompareSettings
 from lipo_cli.valuation.table import VALUE_FILES, write_values
+
+_LOCK_TIMEOUT_S = 600.0
 
 
 def as_dict(result: Comparison) -> dict[str, Any]:
@@ -46,11 +53,37 @@ def as_dict(result: Comparison) -> dict[str, Any]:
             for method, scored in result.scored.items()
         },
         "champion": result.champion,
+        "not_offered": result.not_offered,
         "refused": None if result.refused is None else str(result.refused),
         "tuning": [tuned.as_dict() for tuned in result.tunings.found.values()],
         "left_out": result.left_out,
         "constants": [constant.as_dict() for constant in result.constants],
     }
+
+
+@contextmanager
+def only_writer(folder: Path) -> Iterator[None]:
+    """Lets one process at a time write a result into a folder, read it again and log it.
+
+    Two equal comparisons side by side find each other's cells, end together, and write there.
+
+    Raises:
+        TrackingError: another process holds it for longer than writing can take.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / ".lock", timeout=_LOCK_TIMEOUT_S)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise TrackingError(
+            f"another process has been writing its result here for {_LOCK_TIMEOUT_S:.0f} s",
+            where=folder,
+            hint="the same command again finds every cell",
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _clear(folder: Path) -> None:

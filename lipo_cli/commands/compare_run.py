@@ -7,7 +7,7 @@ from pathlib import Path
 from lipo_cli.chem.audit import AuditReport
 from lipo_cli.commands.cell_workers import CellWorkers
 from lipo_cli.commands.compare_command import command_of
-from lipo_cli.commands.compare_output import write_result
+from lipo_cli.commands.compare_output import only_writer, write_result
 from lipo_cli.commands.compare_view import CompareView
 from lipo_cli.comparison.budget import Budgeted
 from lipo_cli.comparison.engine import compare, comparison_fingerprint
@@ -19,7 +19,7 @@ from lipo_cli.comparison.result import Comparison, cells_table, verdicts_table
 from lipo_cli.settings import CompareSettings
 from lipo_cli.tracking.comparisons import RESULT_FOLDER
 from lipo_cli.tracking.environment import environment
-from lipo_cli.tracking.handle import NOTE_LIMIT
+from lipo_cli.tracking.handle import NOTE_LIMIT, RunHandle
 from lipo_cli.tracking.ledger import MlflowLedger
 from lipo_cli.tracking.registry import AUDIT_TAGS
 from lipo_cli.tracking.signals import deferred_signals
@@ -87,30 +87,41 @@ def run_recorded(
         if budgeted is not None:
             result.left_out = [*budgeted.left_out, *result.left_out]
         folder = out or results_folder(ledger.store, fingerprint)
-        # Raised inside a callback of the drawing's garbage, a Ctrl-C would be lost.
-        with deferred_signals():
-            paths = write_result(result, settings, folder)
-        figures = [path for path in paths if path.suffix == ".png"]
-        command = command_of(settings)
-        paths.append(write_record(folder, result, settings, audit, environment(), command, figures))
-        for path in paths:
-            if path.suffix == ".png":
-                record.figure(path)
-            elif path.suffix in (".json", ".csv"):
-                inside = path.parent.relative_to(folder)
-                record.file(path, (RESULT_FOLDER / inside).as_posix())
-        record.note(note_of(result, NOTE_LIMIT))
-        record.table(cells_table(result.cells), "cells")
-        record.table(verdicts_table(result.verdicts), "verdicts")
-        best = result.best.val_rmse if result.best is not None else None
-        record.metrics({"champion_val_rmse": best, "failed_cells": result.n_failed})
-        page = write_report(folder)
-        record.file(page)
+        with only_writer(folder):
+            _keep(result, settings, audit, folder, record)
         # Always: a record that a budget cut short may have been taken up and completed without one.
         minutes = "none" if budgeted is None else budgeted.minutes
         left = "; ".join(result.left_out) or "nothing"
         record.tags({"budget_minutes": minutes, "left_out": left})
     return result, folder
+
+
+def _keep(
+    result: Comparison,
+    settings: CompareSettings,
+    audit: AuditReport | None,
+    folder: Path,
+    record: RunHandle,
+) -> None:
+    """Writes the files of a result, and keeps them, its tables and its page in its record."""
+    # Raised inside a callback of the drawing's garbage, a Ctrl-C would be lost.
+    with deferred_signals():
+        paths = write_result(result, settings, folder)
+    figures = [path for path in paths if path.suffix == ".png"]
+    command = command_of(settings)
+    paths.append(write_record(folder, result, settings, audit, environment(), command, figures))
+    for path in paths:
+        if path.suffix == ".png":
+            record.figure(path)
+        elif path.suffix in (".json", ".csv"):
+            inside = path.parent.relative_to(folder)
+            record.file(path, (RESULT_FOLDER / inside).as_posix())
+    record.note(note_of(result, NOTE_LIMIT))
+    record.table(cells_table(result.cells), "cells")
+    record.table(verdicts_table(result.verdicts), "verdicts")
+    best = result.best.val_rmse if result.best is not None else None
+    record.metrics({"champion_val_rmse": best, "failed_cells": result.n_failed})
+    record.file(write_report(folder))
 
 
 def results_folder(store: Store, fingerprint: str) -> Path:

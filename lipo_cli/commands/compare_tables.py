@@ -19,9 +19,9 @@ from lipo_cli.comparison.plan import cell_name, make_plan
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.report_reading import FEWER_VIEWS, MORE_STEPS
 from lipo_cli.comparison.result import Comparison
-from lipo_cli.comparison.statistics import family_size
-from lipo_cli.comparison.summary import SummaryRow
+from lipo_cli.comparison.summary import SummaryRow, seeds_text
 from lipo_cli.comparison.tuning_methods import tuned_cells, tuning_seconds
+from lipo_cli.comparison.verdict import family_size
 from lipo_cli.settings import CompareSettings, TrainingSettings
 
 _ANY_WIDTH = 10_000
@@ -113,7 +113,8 @@ def show_result(result: Comparison, settings: CompareSettings) -> None:
     if result.champion is not None:
         champion = result.champion
         state = "is now" if champion["replaced"] else "stays"
-        several = len({cell.seed for cell in result.cells}) > 1
+        is_best = result.best is not None and result.best.run_id == champion["run_id"]
+        several = is_best and len({cell.seed for cell in result.cells}) > 1
         why = ": of the row with the lowest mean validation RMSE its best seed" if several else ""
         of_cell = [
             f" ({cell_name(cell.label, cell.peft, cell.seed, cell.split)}{why})"
@@ -240,8 +241,8 @@ def _show_verdicts(result: Comparison, settings: CompareSettings) -> None:
     """Prints a sentence per verdict, and what its interval covers."""
     if settings.seeds == 1 and settings.splits == 1:
         say(
-            "one seed: differences of some hundredths are within the noise of retraining; "
-            "--seeds 3 gives intervals"
+            "one seed: differences of some per cent of the RMSE are within the noise of "
+            "retraining; --seeds 3 gives intervals"
         )
         return
     for verdict in result.verdicts:
@@ -258,8 +259,8 @@ def _show_verdicts(result: Comparison, settings: CompareSettings) -> None:
         )
     else:
         covers = (
-            f"over {settings.seeds} training seeds and the test molecules, on one split and one "
-            "scoring: another split may differ by more"
+            f"over {seeds_text(result.summary)} training seeds and the test molecules, on one "
+            "split and one scoring: another split may differ by more"
         )
     say(f"95 % intervals {covers}; Holm's correction over {tested} distinct {tests}")
 

@@ -163,7 +163,7 @@ def _store(store: Store) -> Check:
     if database is not None:
         size = f", database {database.stat().st_size / 1e6:.1f} MB"
     counted = f"{runs:,} runs in {len(experiments)} experiments"
-    return Check("store", "ok", f"{store.uri}, schema up to date, {counted}{size}")
+    return Check("store", "ok", f"{store.shown}, schema up to date, {counted}{size}")
 
 
 def _running(store: Store, close: Sequence[str], *, wanted: bool) -> list[Check]:
@@ -171,7 +171,7 @@ def _running(store: Store, close: Sequence[str], *, wanted: bool) -> list[Check]
         closed = repair(store, close)
         if closed:
             return [
-                Check("running", "ok", f"closed as KILLED: {_named(closed)}"),
+                Check("running", "ok", f"closed: {_named(closed)}"),
                 *_unknown([run for run in find_running(store) if run.state == "unknown"]),
             ]
     runs = find_running(store)

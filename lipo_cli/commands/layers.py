@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 S = TypeVar("S", bound="Settings")
 
+_OF_A_SPLIT = ("split", "split_seed", "fractions", "split_file", "keep_stereo_groups")
+
 
 def settings_from(
     kind: type[S], config: Path | None, flags: Mapping[str, Any], *presets: Mapping[str, Any]
@@ -21,7 +23,8 @@ def settings_from(
     """Builds the settings of a command: defaults < `lipo.toml` < presets < `--config` < flags.
 
     What is typed wins over what lies in the folder, and a file of the user's over one of ours;
-    with `--config`, `lipo.toml` is not read.
+    with `--config`, `lipo.toml` is not read. What `lipo.toml` says of its dataset, or of its split,
+    is not said of that which a preset names.
 
     Args:
         kind: The settings.
@@ -35,8 +38,25 @@ def settings_from(
     from lipo_cli.settings import build
 
     file = file_layer(config, kind)
-    layers = (*presets, file) if config is not None else (file, *presets)
+    layers = (*presets, file) if config is not None else (_beside(file, presets), *presets)
     return build(kind, *layers, flags_layer(kind, flags))
+
+
+def _beside(file: Mapping[str, Any], presets: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Returns the layer of `lipo.toml` without what is of a dataset or split that gives way."""
+    from lipo_cli.commands.console import say
+    from lipo_cli.settings import SETS_IN_A_FOLDER
+
+    given, named = file.get("data"), {k: v for p in presets for k, v in p.get("data", {}).items()}
+    if not isinstance(given, Mapping) or not {"dataset", "split"} & named.keys():
+        return file
+    if "dataset" in named:
+        kept = {"data_dir"} if named["dataset"] in SETS_IN_A_FOLDER else set()
+    else:
+        kept = {name for name in given if name not in _OF_A_SPLIT}
+    if gone := [name for name in given if name not in kept and name not in named]:
+        say(f"lipo.toml: {', '.join(gone)} under [data] not used: the preset names its own")
+    return {**file, "data": {name: given[name] for name in given if name in kept}}
 
 
 def flags_layer(kind: type[Settings], flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -9,6 +10,20 @@ from pathlib import Path
 from lipo_cli.errors import DataError, SettingsError
 
 _MARK = "manifest.json"
+_OF_A_MODEL = frozenset(
+    {
+        _MARK,
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "base",
+        "config.json",
+        "kernel.safetensors",
+        "members",
+        "model.safetensors",
+        "tokenizer.json",
+    }
+)
+"""What stands in the folder of a regressor, an ensemble, or a kernel readout."""
 
 
 def check_model_folder(path: Path) -> None:
@@ -17,12 +32,24 @@ def check_model_folder(path: Path) -> None:
     Raises:
         SettingsError: the folder holds something else.
     """
-    if path.is_dir() and any(path.iterdir()) and not (path / _MARK).is_file():
-        raise SettingsError(
-            f"{path} holds something else than a fitted model",
-            where="--out",
-            hint="name a new folder",
-        )
+    if not path.is_dir() or not any(path.iterdir()):
+        return
+    if not _is_ours(path / _MARK):
+        what = "something else than a fitted model"
+    elif others := sorted(each.name for each in path.iterdir() if each.name not in _OF_A_MODEL):
+        what = f"{others[0]} beside a fitted model"
+    else:
+        return
+    raise SettingsError(f"{path} holds {what}", where="--out", hint="name a new folder")
+
+
+def _is_ours(manifest: Path) -> bool:
+    """Tells whether a manifest is one of a fitted model: other programs write such files, too."""
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"format", "lipo", "peft"} <= content.keys()
 
 
 def copy_model_folder(source: Path, target: Path) -> None:
@@ -37,8 +64,14 @@ def copy_model_folder(source: Path, target: Path) -> None:
             copy = Path(
                 shutil.copytree(source, Path(beside) / target.name, copy_function=shutil.copyfile)
             )
+            earlier = Path(beside) / "earlier"
             if target.is_dir() and any(target.iterdir()):
-                target.rename(Path(beside) / "earlier")
-            copy.replace(target)
+                target.rename(earlier)
+            try:
+                copy.replace(target)
+            except OSError:
+                if earlier.is_dir():
+                    earlier.rename(target)
+                raise
     except OSError as error:
         raise DataError(f"cannot be written: {error.strerror or error}", where=target) from None

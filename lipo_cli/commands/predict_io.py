@@ -38,11 +38,16 @@ class CsvWriter:
 
     def write(self, row: Row, values: Sequence[float]) -> None:
         """Writes one row; a missing prediction is an empty cell."""
-        numbers = [f"{value:.6f}" if math.isfinite(value) else "" for value in values]
+        numbers = [_number(value) if math.isfinite(value) else "" for value in values]
         self._writer.writerow([*row.fields, *numbers])
 
     def close(self) -> None:
         """Has nothing more to write."""
+
+
+def _number(value: float) -> str:
+    """Returns a number with the seven digits that float32 has: labels may be of any size."""
+    return f"{value:#.7g}".rstrip(".")
 
 
 class JsonWriter:

@@ -193,7 +193,7 @@ def _open_run(stack: ExitStack, settings: PretrainSettings, out: Path, root: Pat
     folder, store = PretrainFolder(out), open_store(root)
     known = folder.remembered("tracking")
     run_id: str | None = None
-    if known is not None and known.get("store") == store.uri:
+    if known is not None and known.get("store") == store.shown:
         try:
             run_id = read_run(store, str(known["run_id"])).run_id
         except TrackingError:
@@ -210,7 +210,7 @@ def _open_run(stack: ExitStack, settings: PretrainSettings, out: Path, root: Pat
             run_id=run_id,
         )
     )
-    folder.remember("tracking", {"store": store.uri, "run_id": run.run_id})
+    folder.remember("tracking", {"store": store.shown, "run_id": run.run_id})
     return run
 
 

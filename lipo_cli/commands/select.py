@@ -196,14 +196,15 @@ def _with_file_columns(
 
 def _write(table: pd.DataFrame, path: Path) -> None:
     """Writes beside the file and renames at the end, so that no half file is left."""
+    separator = "\t" if {".tsv", ".tab"} & set(path.suffixes) else ","
     # The suffix stays last: by it pandas knows that the file is to be packed.
     path = path.resolve() if path.is_file() else path  # a link stays one
     if path.exists() and not path.is_file():
-        table.to_csv(path, index=False)  # a pipe or a device
+        table.to_csv(path, sep=separator, index=False)  # a pipe or a device
         return
     beside = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        table.to_csv(beside, index=False)
+        table.to_csv(beside, sep=separator, index=False)
         beside.replace(path)
     except OSError as error:
         raise DataError(f"cannot be written: {error.strerror}", where=path) from None

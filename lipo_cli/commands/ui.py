@@ -45,24 +45,33 @@ def ui(
 
     opened = open_store(store)
     if opened.uri.startswith(("http://", "https://")):
-        say(f"a server already shows these runs: {opened.uri}")
+        say(f"a server already shows these runs: {opened.shown}")
         return
     check_port(host, port)
     if host not in _LOOPBACK:
         warn(f"anyone who reaches {host}:{port} can read and change the runs")
-    say(f"http://{host}:{port} shows {opened.root or opened.uri} in a moment; Ctrl-C ends it")
+    say(f"http://{host}:{port} shows {opened.root or opened.shown} in a moment; Ctrl-C ends it")
     # MLflow begins with pages for language models' traces, and hides the model registry there.
     say("runs and models are under 'Model training', at its top left")
     command = server_command(opened, host, port, allowed_hosts)
     sys.stdout.flush()
-    os.execve(sys.executable, command, {**os.environ, **_ENVIRONMENT})
+    os.execve(sys.executable, command, server_environment(opened))
+
+
+def server_environment(store: Store) -> dict[str, str]:
+    """Returns the environment of the server.
+
+    The address of a database is in it, since everybody can read a command line and some hold a
+    password.
+    """
+    return {**os.environ, **_ENVIRONMENT, "MLFLOW_BACKEND_STORE_URI": store.uri}
 
 
 def server_command(
     store: Store, host: str, port: int, allowed_hosts: str | None = None
 ) -> list[str]:
     """Returns the command line of the server, without any guessing left to MLflow."""
-    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store.uri]
+    command = [sys.executable, "-m", "mlflow", "server"]
     command += ["--host", host, "--port", str(port), "--workers", "1"]
     if store.artifacts is not None:
         command += ["--default-artifact-root", store.artifacts.as_uri()]

@@ -10,95 +10,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from lipo_cli.comparison.cells import cell_fingerprint
+from lipo_cli.comparison.costs import Costs, rows_of, seconds_of
 from lipo_cli.comparison.estimate import measure_rates
 from lipo_cli.comparison.ledger import Ledger
-from lipo_cli.comparison.plan import NO_ROWS, Cell, Plan, ScoresByMethod, make_plan
+from lipo_cli.comparison.plan import (
+    Cell,
+    ScoresByMethod,
+    distinct,
+    distinct_selections,
+    make_plan,
+)
 from lipo_cli.comparison.prepare import Prepared
-from lipo_cli.comparison.recorded_scores import find_scores
-from lipo_cli.errors import LipoError, SettingsError
-from lipo_cli.settings import CompareSettings, Peft, ScoringMethod, TrainingSettings
+from lipo_cli.errors import SettingsError
+from lipo_cli.settings import CompareSettings, Peft
 from lipo_cli.valuation.selection_text import parse_selection
-
-_SECONDS_PER_CELL = 5.0
-"""To load the model, and to keep curves, predictions and the fitted model."""
-_FORWARD = 1 / 3
-"""A pass without gradients, as a share of a training step."""
-_SCORING: Mapping[ScoringMethod, float] = {
-    "tsds": 0.5,
-    "influence": 3.0,
-    "knn": 0.5,
-    "loo": 0.5,
-    "uncertain": 0.5,
-}
-"""Passes of training over primary train that a scoring takes, roughly: embeddings and a proxy, or
-a gradient for every molecule and algebra with them."""
-
-
-@dataclass
-class Costs:
-    """Seconds that cells and scorings will take here.
-
-    Args:
-        prepared: The data.
-        training: How every cell is trained.
-        rates: Training molecules per second by method.
-        ledger: Where finished cells are found; None: there are none.
-    """
-
-    prepared: Prepared
-    training: TrainingSettings
-    rates: Mapping[Peft, float]
-    ledger: Ledger | None = None
-    _found: dict[tuple[Cell, bytes], bool] = field(default_factory=dict)
-
-    def training_seconds(self, peft: Peft, n_selected: float) -> float:
-        """Returns the seconds of one cell of a method with so many points added."""
-        prepared, split = self.prepared, self.prepared.split
-        added = 0 if self.training.equal_steps else n_selected
-        per_epoch = len(prepared.train) + added + _FORWARD * len(split.val)
-        measured = _FORWARD * (len(split.val) + len(split.test)) * self.training.tta
-        return _SECONDS_PER_CELL + (self.training.epochs * per_epoch + measured) / self._rate(peft)
-
-    def _rate(self, peft: Peft) -> float:
-        # A reference model may be of a method that is not compared: taken for the slowest.
-        return self.rates.get(peft, min(self.rates.values()))
-
-    def of(self, cell: Cell, rows: NDArray[np.int64] | None, n_pool: int) -> float:
-        """Returns the seconds of a cell, 0 where it is found.
-
-        Args:
-            cell: The cell.
-            rows: Positions in the pool that it adds; None: scores will say.
-            n_pool: Size of the pool.
-        """
-        if rows is None:
-            # Half of the pool is what a selection takes on average.
-            count = cell.choice.selection.count
-            return self.training_seconds(cell.peft, n_pool / 2 if count is None else count)
-        return 0.0 if self.is_found(cell, rows) else self.training_seconds(cell.peft, len(rows))
-
-    def is_found(self, cell: Cell, rows: NDArray[np.int64]) -> bool:
-        """Tells whether the cell is finished already."""
-        if self.ledger is None:
-            return False
-        asked = cell, rows.tobytes()
-        # What was not there may be by now: the reference model is trained between two questions.
-        if not self._found.get(asked):
-            name = cell_fingerprint(cell, rows, self.prepared, self.training)
-            self._found[asked] = self.ledger.find(name) is not None
-        return self._found[asked]
-
-    def scoring_seconds(self, method: ScoringMethod, reference: Cell, n_pool: int) -> float:
-        """Returns the seconds that a scoring of the pool takes, the reference model apart."""
-        molecules = len(self.prepared.train) + len(self.prepared.validation) + n_pool
-        return _SECONDS_PER_CELL + _SCORING[method] * molecules / self._rate(reference.peft)
 
 
 @dataclass(frozen=True)
@@ -172,7 +100,7 @@ class RunningPace:
         now = self._clock()
         if self._begun is not None and self._planned > 0:
             self._slowness = (now - self._begun) / self._planned
-        needed = sum(self._costs.of(c, _rows_of(c, scores, n_pool), n_pool) for c in cells)
+        needed = sum(self._costs.of(c, rows_of(c, scores, n_pool), n_pool) for c in cells)
         fits = needed == 0 or now + needed * self._slowness <= self._deadline
         self._begun, self._planned = (now, needed) if fits or self._first else (None, 0.0)
         self._first = False
@@ -213,7 +141,7 @@ def fit_into(
         rates = measure_rates(make_plan(settings), prepared, settings.training)
     costs = Costs(prepared, settings.training, rates, ledger)
     for smaller, left_out in _smaller(settings):
-        seconds, n_found = _seconds(smaller, prepared, costs)
+        seconds, n_found = seconds_of(smaller, prepared, costs)
         if seconds == 0 or seconds <= 60 * minutes - (time.monotonic() - started):
             return Budgeted(smaller, minutes, seconds, n_found, left_out, costs, started)
     needed = math.ceil((seconds + time.monotonic() - started) / 6) / 10
@@ -230,6 +158,12 @@ def _smaller(settings: CompareSettings) -> Iterator[tuple[CompareSettings, tuple
     """Yields the comparison, and ever smaller ones with what they leave out."""
     left: tuple[str, ...] = ()
     yield settings, left
+    # What was named twice is left out once it is named no more.
+    once = {
+        "selections": tuple(distinct_selections(settings.selections)),
+        "peft": tuple(distinct(settings.peft)),
+    }
+    settings = settings.model_copy(update=once)
     while settings.seeds > 1:
         dropped = settings.first_seed + settings.seeds - 1
         settings = settings.model_copy(update={"seeds": settings.seeds - 1})
@@ -250,56 +184,3 @@ def _least_needed(settings: CompareSettings) -> str | None:
     """Returns the selection to drop next; the control `none` and one selection stay."""
     wanted = [t for t in settings.selections if str(parse_selection(t)) != "none"]
     return wanted[-1] if len(wanted) > 1 else None
-
-
-def _seconds(settings: CompareSettings, prepared: Prepared, costs: Costs) -> tuple[float, int]:
-    """Returns what a comparison takes, and how many of its cells are found."""
-    plan = make_plan(settings)
-    n_pool = len(prepared.require_pool()) if plan.needs_pool else 0
-    cells, total = plan.cells(), 0.0
-    scores: dict[ScoringMethod, Any] = {}
-    if plan.needs_scores:
-        reference = plan.reference(settings)
-        if reference not in cells:
-            total += costs.of(reference, NO_ROWS, n_pool)
-        for method in plan.scoring_methods:
-            found = costs.ledger and find_scores(
-                method, reference, prepared, settings.training, settings, costs.ledger
-            )
-            if found:
-                scores[method] = found.scores
-            else:
-                total += costs.scoring_seconds(method, reference, n_pool)
-    if all(method in scores for method in plan.scoring_methods):
-        plan = plan.with_random_controls(scores, n_pool)
-        cells = plan.cells()
-    total += sum(_random_seconds(plan, costs, n_pool))
-    known = [(cell, _rows_of(cell, scores, n_pool)) for cell in cells]
-    n_found = sum(rows is not None and costs.is_found(cell, rows) for cell, rows in known)
-    # Selections of the same points share their cell.
-    distinct = {
-        cell if rows is None else (cell.peft, cell.seed, cell.model, rows.tobytes()): (cell, rows)
-        for cell, rows in known
-    }
-    return total + sum(costs.of(*each, n_pool) for each in distinct.values()), n_found
-
-
-def _random_seconds(plan: Plan, costs: Costs, n_pool: int) -> Iterator[float]:
-    """Yields the seconds of the random controls whose size is not known yet."""
-    crossed = len(plan.seeds) * len(plan.models)
-    for size in plan.random_sizes(n_pool):
-        for peft in plan.peft:
-            yield crossed * costs.training_seconds(peft, n_pool / 2 if size is None else size)
-
-
-def _rows_of(cell: Cell, scores: ScoresByMethod, n_pool: int) -> NDArray[np.int64] | None:
-    """Returns the points that a cell adds; None where scores that are not there would say."""
-    selection = cell.choice.selection
-    if n_pool == 0:
-        return NO_ROWS
-    if selection.needs_scores and selection.method not in scores:
-        return None
-    try:
-        return cell.choice.rows(scores, n_pool, cell.seed)
-    except LipoError:  # the cell will fail by itself, and say why
-        return NO_ROWS

@@ -106,7 +106,8 @@ def compare(
     champion, refused = None, None
     if best is not None:
         try:
-            champion = _promoted(best, prepared, ledger, settings)
+            n_cells = sum(cell.status == "finished" for cell in results)
+            champion = _promoted(best, n_cells, prepared, ledger, settings)
         except TrackingError as error:
             refused = error  # the tables of all this work are not to be lost with a title
     return Comparison(
@@ -117,6 +118,7 @@ def compare(
         overlaps=selection_overlaps(first.chosen),
         scored=first.scored,
         best=best,
+        not_offered=None if best is not None else _no_champion(results, offers_champion),
         champion=champion,
         refused=refused,
         chosen=first.chosen,
@@ -124,6 +126,17 @@ def compare(
         left_out=[text for split in splits for text in split.left_out],
         constants=[Constant.of(part, part.split.seed if other_splits else None) for part in parts],
     )
+
+
+def _no_champion(cells: Sequence[CellResult], offers_champion: bool) -> str:
+    """Says why no cell may become champion."""
+    if not offers_champion:
+        return "this recipe is rerun to be looked at, not to be used"
+    of_first = [cell for cell in cells if cell.split == cells[0].split]
+    if not any(cell.status == "finished" for cell in of_first):
+        where = "" if len(of_first) == len(cells) else " on the first split, which alone counts"
+        return f"none finished{where}"
+    return "the audit failed, and all that finished took from the set"
 
 
 def _checked_pool_size(plan: Plan, part: Prepared) -> int:
@@ -273,7 +286,11 @@ def other_references(
 
 
 def _promoted(
-    best: CellResult, prepared: Prepared, ledger: Ledger, settings: CompareSettings
+    best: CellResult,
+    n_cells: int,
+    prepared: Prepared,
+    ledger: Ledger,
+    settings: CompareSettings,
 ) -> dict[str, Any]:
     assert best.run_id is not None
     assert best.val_rmse is not None
@@ -285,6 +302,7 @@ def _promoted(
         "label": prepared.dataset.primary.label_column,
         "split": prepared.split.name,
         "base": best.model or settings.training.model,
+        "n_cells": n_cells,
     }
     return ledger.promote(
         best.run_id, settings.model_name, best.val_rmse, prepared.scope(), evidence

@@ -195,8 +195,10 @@ def predicted_vs_measured(cell: CellResult, label: str) -> Figure:
     measured, predicted = test["measured"].to_numpy(), test["predicted"].to_numpy()
     numbers = regression_metrics(predicted, measured)
     figure, (axes,) = new_panels(1, 4.8, 4.8)
-    low = float(min(measured.min(), predicted.min())) - 0.2
-    high = float(max(measured.max(), predicted.max())) + 0.2
+    low = float(min(measured.min(), predicted.min()))
+    high = float(max(measured.max(), predicted.max()))
+    margin = 0.03 * (high - low) or 0.2  # labels may be of any size
+    low, high = low - margin, high + margin
     axes.plot([low, high], [low, high], color="0.5", lw=1)
     axes.scatter(measured, predicted, s=10, alpha=0.5, color=COLOURS[2], edgecolors="none")
     axes.set_xlim(low, high)

@@ -23,6 +23,8 @@ def note_of(result: Comparison, limit: int) -> str:
     """
     digits = decimals(row.test_rmse for row in result.summary) + 1
     lines = [*_HEADER, *(_row(row, digits) for row in result.summary), ""]
+    if result.left_out:
+        lines += [f"A time budget left out: {'; '.join(result.left_out)}.", ""]
     lines += [f"- {with_minus(verdict.sentence())}" for verdict in result.verdicts]
     room = limit - len(_REST) - 2
     kept: list[str] = []
@@ -36,9 +38,9 @@ def note_of(result: Comparison, limit: int) -> str:
 
 def _row(row: SummaryRow, digits: int) -> str:
     values = [
-        row.label,
+        row.name,
         row.peft,
-        "" if row.n_selected is None else f"{row.n_selected:,}",
+        row.chosen,
         "failed" if row.val_rmse is None else f"{row.val_rmse:.{digits}f}",
         "" if row.test_rmse is None else f"{row.test_rmse:.{digits}f}",
         interval_text(row.delta_none, row.delta_low, row.delta_high, digits),

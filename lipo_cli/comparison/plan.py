@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -111,7 +111,7 @@ class Plan:
     @property
     def scoring_methods(self) -> list[ScoringMethod]:
         """The methods whose values are wanted, in the order in which they are first named."""
-        return _distinct(c.selection.method for c in self.choices if c.selection.needs_scores)
+        return distinct(c.selection.method for c in self.choices if c.selection.needs_scores)
 
     @property
     def needs_pool(self) -> bool:
@@ -188,11 +188,9 @@ def make_plan(settings: CompareSettings, split: int | None = None) -> Plan:
     Raises:
         SettingsError: a selection is malformed, or nothing is asked for.
     """
-    # `tsds` and `tsds:optimal`, `None` and `none` are one choice: the first spelling names it.
-    asked = {str(parse_selection(text)): text.strip().lower() for text in settings.selections[::-1]}
-    if not asked or not settings.peft:
+    names = distinct_selections(settings.selections)
+    if not names or not settings.peft:
         raise SettingsError("nothing to compare", hint="give --selection and --peft")
-    names = sorted(asked.values(), key=[t.strip().lower() for t in settings.selections].index)
     choices = [Choice(name, parse_selection(name), "asked") for name in names]
     if settings.controls:
         present = {str(choice.selection) for choice in choices}
@@ -200,16 +198,31 @@ def make_plan(settings: CompareSettings, split: int | None = None) -> Plan:
         choices = [Choice(n, parse_selection(n), "control") for n in controls] + choices
     choices.sort(key=lambda c: _FIRST.index(c.name) if c.name in _FIRST else len(_FIRST))
     seeds = tuple(range(settings.first_seed, settings.first_seed + settings.seeds))
-    models: tuple[str | None, ...] = tuple(_distinct(settings.models)) or (None,)
+    models: tuple[str | None, ...] = tuple(distinct(settings.models)) or (None,)
     if len({Path(model or "").name for model in models}) < len(models):
         raise SettingsError(
             "two pretrained models end in the same name, and the tables could not tell them apart",
             where="--model",
             hint="rename a folder",
         )
-    methods = tuple(_distinct(settings.peft))
+    methods = tuple(distinct(settings.peft))
     return Plan(tuple(choices), methods, seeds, settings.controls, models, split)
 
 
-def _distinct(items: Iterable[T]) -> list[T]:
+def distinct(items: Iterable[T]) -> list[T]:
+    """Returns every item once, in the order of the first of each."""
     return list(dict.fromkeys(items))
+
+
+def distinct_selections(texts: Sequence[str]) -> list[str]:
+    """Returns the names of the selections, each once.
+
+    `tsds` and `tsds:optimal`, `None` and `none` are one choice: the first spelling names it.
+
+    Raises:
+        SettingsError: one is malformed.
+    """
+    names: dict[str, str] = {}
+    for text in texts:
+        names.setdefault(str(parse_selection(text)), text.strip().lower())
+    return [*names.values()]

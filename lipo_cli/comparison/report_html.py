@@ -57,6 +57,7 @@ def render(report: ReportData) -> str:
         "whole": _whole,
         "signed": _signed,
         "significant": _significant,
+        "plain": _plain,
         "png": _png,
         "svg": _svg,
         "peft": PEFT_NAMES.__getitem__,
@@ -85,6 +86,11 @@ def _signed(value: float | None, digits: int) -> str:
 
 def _significant(value: float, digits: int) -> str:
     return with_minus(f"{value:#.{digits}g}".rstrip("."))
+
+
+def _plain(value: float) -> str:
+    """Returns a label as it was measured, of any size, without the noise of its binary form."""
+    return with_minus(f"{value:.4g}")
 
 
 def _png(content: bytes) -> str:

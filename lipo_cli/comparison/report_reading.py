@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lipo_cli.comparison.report_record import Material
+from lipo_cli.comparison.summary import seeds_text
 
 MORE_STEPS = "a cell with more rows takes more steps, which may be part of its difference to `none`"
 FEWER_VIEWS = (
@@ -24,7 +25,7 @@ def n_splits(material: Material) -> int:
 
 def how_to_read(material: Material) -> list[tuple[str, str]]:
     """Returns what a reader who was not there should know."""
-    seeds = len({cell.seed for cell in material.cells})
+    seeds = len({cell.seed for cell in material.cells if cell.status == "finished"})
     splits = n_splits(material)
     facts = [
         (
@@ -54,14 +55,14 @@ def how_to_read(material: Material) -> list[tuple[str, str]]:
         ),
         (
             "Seeds",
-            "One seed proves little: retraining the same cell moves its RMSE by some hundredths. "
+            "One seed proves little: retraining the same cell moves its RMSE by some per cent. "
             "Run it with --seeds 3 or more."
             if seeds < 2 and splits < 2
             else f"Intervals are over {splits} splits, whose training molecules overlap. Counts of "
             "molecules, values, drawn molecules, overlaps and the audit are of the first split."
             if splits > 1
-            else f"Intervals are over {seeds} training seeds and the test molecules; another split "
-            "of the data may differ by more than they say.",
+            else f"Intervals are over {seeds_text(material.summary)} training seeds and the test "
+            "molecules; another split of the data may differ by more than they say.",
         ),
     ]
     if material.values:

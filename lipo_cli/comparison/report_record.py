@@ -23,9 +23,9 @@ from lipo_cli.comparison.cells import effective
 from lipo_cli.comparison.constant import Constant
 from lipo_cli.comparison.digits import decimals
 from lipo_cli.comparison.result import Comparison
-from lipo_cli.comparison.statistics import Verdict
 from lipo_cli.comparison.summary import Overlap, SummaryRow
 from lipo_cli.comparison.tuning_methods import Key, Tunings
+from lipo_cli.comparison.verdict import Verdict
 from lipo_cli.errors import LipoError, TrackingError
 from lipo_cli.settings import CompareSettings, ScoringMethod
 from lipo_cli.valuation.table import read_curve, read_values
@@ -60,6 +60,8 @@ class Material:
         tuning: What was found for each method, where it was tuned.
         constants: The error of train's mean label on every split.
         refused: Why the offered champion is not in the registry, where it could not be registered.
+        not_offered: Why no cell was offered as champion; None where one was.
+        left_out: What a time budget did not allow, in words.
     """
 
     record: Mapping[str, Any]
@@ -78,6 +80,8 @@ class Material:
     figures: dict[str, bytes]
     constants: list[Constant]
     refused: str | None
+    not_offered: str | None
+    left_out: list[str]
 
     @property
     def decimals(self) -> int:
@@ -213,6 +217,8 @@ def _material(folder: Path, figures: Path) -> Material:
         figures={name: (figures / name).read_bytes() for name in record["figures"]},
         constants=_revived(Constant, result.get("constants", [])),
         refused=result.get("refused"),
+        not_offered=result.get("not_offered"),
+        left_out=result.get("left_out", []),
     )
 
 

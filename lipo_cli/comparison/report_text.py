@@ -11,7 +11,8 @@ from lipo_cli.comparison.constant import constant_line, hardly_beaten, warning_l
 from lipo_cli.comparison.plan import cell_name, labelled
 from lipo_cli.comparison.report_reading import FEWER_VIEWS, MORE_STEPS, equal_steps, n_splits
 from lipo_cli.comparison.report_record import Material
-from lipo_cli.comparison.statistics import family_size
+from lipo_cli.comparison.summary import CONTROL
+from lipo_cli.comparison.verdict import family_size
 from lipo_cli.settings import Peft, ScoringMethod
 
 PEFT_NAMES: dict[Peft, str] = {
@@ -33,7 +34,14 @@ _FOLDERS = re.compile(r"(?<![^\s'\"(=])~?/(?:[\w.+@-]+/)+(?=[\w.+@-])")
 
 def title(material: Material) -> str:
     """Returns the heading of the page."""
-    return f"Does extra data help? {material.record['label']}, {_dataset(material)}"
+    label = material.record["label"]
+    if _adds(material):
+        asked = f"Does extra data help? {label}"
+    elif len({row.model for row in material.summary}) > 1:
+        asked = f"Which pretrained model predicts {label} better?"
+    else:
+        asked = f"How well is {label} predicted?"
+    return f"{asked}, {_dataset(material)}" if _adds(material) else f"{asked} {_dataset(material)}"
 
 
 def question(material: Material) -> str:
@@ -44,10 +52,10 @@ def question(material: Material) -> str:
     names = [PurePath(name).name for name in models]
     model = f"{_listed(names)}, each" if names else f"the pretrained model '{_base(material)}'"
     trained = f"{data['n_train']:,} training molecules of {_dataset(material)}"
-    if record["secondary"] is None:
+    if record["secondary"] is None or not _adds(material):
         return (
-            f"How well does {model} fine-tuned with {methods} on {trained} predict "
-            f"{record['label']}?"
+            f"How well {'do' if len(names) > 1 else 'does'} {model} fine-tuned with {methods} on "
+            f"{trained} predict {record['label']}?"
         )
     chosen = _listed([METHOD_NAMES[method] for method in material.values], "or")
     choice = f" all of it, or what {chosen} would choose," if chosen else ""
@@ -58,9 +66,19 @@ def question(material: Material) -> str:
     )
 
 
+def _adds(material: Material) -> bool:
+    """Tells whether anything is asked about more data, even if a selection chose none of it."""
+    return any(row.selection != CONTROL for row in material.summary)
+
+
 def warnings_of(material: Material) -> list[str]:
     """Returns what a reader must know before the verdict."""
     found = []
+    if material.left_out:
+        found.append(
+            f"A time budget left out: {'; '.join(material.left_out)}. The command below asks for "
+            "all that was planned."
+        )
     audit = material.record["audit"]
     if audit is not None and audit["level"] == "fail":
         found.append(
@@ -74,8 +92,8 @@ def warnings_of(material: Material) -> list[str]:
         found.append(f"{failed} of {len(material.cells)} cells failed: see Failed cells.")
     if max((row.n_seeds for row in material.summary), default=0) == 1:
         found.append(
-            "One seed: differences of some hundredths are within the noise of retraining, and "
-            "nothing below is a test."
+            "One seed: differences of some per cent of the RMSE are within the noise of "
+            "retraining, and nothing below is a test."
         )
     if little := hardly_beaten(material.constants, material.cells):
         line = warning_line(little, len(material.constants), material.decimals)
@@ -101,9 +119,12 @@ def verdict_note(material: Material) -> str:
     unit = f"Differences of test RMSE ({material.record['label']}); below 0 is better."
     if not material.verdicts:
         return unit
-    seeds = len({cell.seed for cell in material.cells})
-    splits = max(verdict.n_splits for verdict in material.verdicts)
     n_tested = family_size(material.verdicts)
+    if not n_tested:
+        return unit
+    tested = [verdict for verdict in material.verdicts if verdict.p is not None]
+    splits = max(verdict.n_splits for verdict in tested)
+    seeds = len({cell.seed for cell in material.cells if cell.status == "finished"})
     # Records of before the family was kept have the number of verdicts alone.
     kind = "distinct test" if any(v.n_tests for v in material.verdicts) else "test"
     return (
@@ -154,20 +175,16 @@ def champion_facts(material: Material) -> list[tuple[str, str]]:
     best, champion = material.record["best"], material.champion
     audit = material.record["audit"]
     if best is None:
-        if not any(cell.status == "finished" for cell in material.cells):
-            why = "none finished"
-        elif audit is not None and audit["level"] == "fail":
-            why = "the audit failed, and all took from the set"
-        else:
-            why = "this recipe is rerun to be looked at, not to be used"
-        return [("Offered", f"no cell: {why}")]
+        return [("Offered", f"no cell: {material.not_offered or 'the record does not say why'}")]
     digits = material.decimals
     label = labelled(best["selection"], best["model"])
     name = cell_name(label, best["peft"], best["seed"], best["split"])
     why = (
-        "The lowest mean validation RMSE over the seeds that all selections and methods finished; "
-        "of its seeds the best. Test has no say in it."
+        "The lowest mean validation RMSE over the seeds that the selections and methods have in "
+        "common; of its seeds the best. Test has no say in it."
     )
+    if n_splits(material) > 1:
+        why += " Of several splits the first alone counted."
     if audit is not None and audit["level"] == "fail":
         why += " Cells trained on any of the secondary set were left out: it failed its audit."
     facts = [

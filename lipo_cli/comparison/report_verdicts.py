@@ -10,8 +10,8 @@ from pathlib import PurePath
 from lipo_cli.comparison.digits import difference_text
 from lipo_cli.comparison.plan import labelled
 from lipo_cli.comparison.report_record import Material
-from lipo_cli.comparison.statistics import Verdict
 from lipo_cli.comparison.summary import CONTROL, SummaryRow
+from lipo_cli.comparison.verdict import Verdict
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,14 @@ def headline(material: Material) -> str:
     of_models = [
         v for v in tested if first is not None and v.against == labelled(v.selection, first)
     ]
-    of_selections = [v for v in tested if v.against == CONTROL]
+    rest = [v for v in tested if v not in of_models]
+    of_selections = [v for v in rest if v.against == CONTROL]
     said = []
-    if of_selections or not of_models:
+    if of_selections or not tested:
         said.append(_shown(of_selections, "against `none`"))
+    elif rest:  # no control, or none of its cells finished
+        others = _shown(rest, "against what each was set beside")
+        said.append(f"Nothing was tested against `none`. {others}")
     if of_models:
         said.append(_shown(of_models, f"against the first model, {PurePath(first or '').name}"))
     return " ".join(said)

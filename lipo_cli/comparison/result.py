@@ -14,9 +14,9 @@ from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.constant import Constant
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.scoring import Scored
-from lipo_cli.comparison.statistics import Verdict
 from lipo_cli.comparison.summary import Overlap, SummaryRow
 from lipo_cli.comparison.tuning_methods import Tunings
+from lipo_cli.comparison.verdict import Verdict
 from lipo_cli.errors import TrackingError
 from lipo_cli.settings import ScoringMethod
 
@@ -34,6 +34,7 @@ class Comparison:
         scored: The values of the pool by method, as far as selections needed them, on the first
             split.
         best: The cell that was offered as champion; None where none may be.
+        not_offered: Why none may be.
         champion: Model, version, run and the reason, as the ledger says it.
         refused: Why the offered champion could not be registered, where it could not.
         run_id: The record of the comparison.
@@ -50,6 +51,7 @@ class Comparison:
     overlaps: list[Overlap]
     scored: dict[ScoringMethod, Scored]
     best: CellResult | None = None
+    not_offered: str | None = None
     champion: dict[str, Any] | None = None
     refused: TrackingError | None = None
     run_id: str | None = None

@@ -11,7 +11,7 @@ import numpy as np
 
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.plan import labelled, on_splits
-from lipo_cli.comparison.statistics import Verdict, equal_random, verdicts_of
+from lipo_cli.comparison.statistics import equal_random, verdicts_of
 from lipo_cli.comparison.variation import (
     Arm,
     Unit,
@@ -20,6 +20,7 @@ from lipo_cli.comparison.variation import (
     mean_interval,
     n_splits_of,
 )
+from lipo_cli.comparison.verdict import Verdict
 from lipo_cli.settings import Peft
 from lipo_cli.valuation.agreement import jaccard
 
@@ -90,8 +91,13 @@ class SummaryRow:
 
     @property
     def name(self) -> str:
-        """Names selection and model, and the splits where it is not on all."""
-        return self.label + on_splits(self.n_splits, self.of_splits)
+        """Names selection and model, and how much of it there is where some is missing.
+
+        The mean of a row that lost a seed is over other seeds than those beside it.
+        """
+        some = f" ({self.n_seeds} of {self.n_seeds + self.n_failed} cells)"
+        lost = some if self.n_failed and self.n_seeds else ""
+        return self.label + (on_splits(self.n_splits, self.of_splits) or lost)
 
     @property
     def chosen(self) -> str:
@@ -151,6 +157,7 @@ def _row(
     first = group[0]
     known = done[0] if done else first
     tests = [((c.split, c.seed), c.test_rmse) for c in done if c.test_rmse is not None]
+    vals = [((c.split, c.seed), c.val_rmse) for c in done if c.val_rmse is not None]
     none: _Interval = (None, None)
     low, high = intervals.get((*key, CONTROL), none)
     model_low, model_high = intervals.get((*key, labelled(selection, baseline)), none)
@@ -169,7 +176,7 @@ def _row(
         n_train=known.n_train,
         trainable_parameters=known.trainable_parameters,
         seconds=_mean(cell.seconds for cell in done),
-        val_rmse=_mean(cell.val_rmse for cell in done),
+        val_rmse=mean_by_split(vals)[0] if vals else None,
         test_rmse=mean_by_split(tests)[0] if tests else None,
         test_rmse_sd=float(np.std([t for _, t in tests], ddof=1)) if len(tests) > 1 else None,
         test_low=test_low,
@@ -207,6 +214,12 @@ def _difference(done: list[CellResult], controls: list[CellResult]) -> float | N
 def _mean(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
+
+
+def seeds_text(summary: Iterable[SummaryRow]) -> str:
+    """Says over how many seeds the rows of one split are: "3", or "2 to 3" where some lost one."""
+    counts = {row.n_seeds for row in summary if row.n_seeds} or {0}
+    return f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(max(counts))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -174,7 +174,9 @@ def _search(job: _Job, name: str, study: OpenStudy) -> None:
         study.give_back()
         trial = study.claim(job.n)
         if trial is not None:
-            _run_trial(job, name, study, trial)
+            # Its record then says that it failed, and is taken up again where the trial is found.
+            with suppress(TrialLostError):
+                _run_trial(job, name, study, trial)
             told = False
         elif n_open := study.n_open(job.n):
             if not told:
@@ -219,9 +221,6 @@ def _run_trial(job: _Job, name: str, study: OpenStudy, trial: Trial) -> None:
             pass
         except TrainingError as problem:
             error = str(problem)
-        except TrialLostError:
-            record.tags({"state": "given back"})
-            return
         seconds = time.monotonic() - started
         curve = {int(row["epoch"]): row["val_rmse"] for row in rows}
         state: TrialState = "pruned" if value is None else "complete"

@@ -87,11 +87,15 @@ class Tuned:
                 f"{head}: nothing better than the settings as they stood "
                 f"({described(best.parameters)}): validation RMSE {rmse_text(best.val_rmse)}"
             )
-        stood = rmse_text(first.val_rmse) or "which could not be trained"
+        settings = f"the settings as they stood ({described(first.parameters)})"
+        stood = (
+            f"against {text} with {settings}"
+            if (text := rmse_text(first.val_rmse))
+            else f"where {settings} could not be trained"
+        )
         return (
             f"{head}: {described(best.parameters)}, validation RMSE {rmse_text(best.val_rmse)} "
-            f"against {stood} with the settings as they stood ({described(first.parameters)}); "
-            "validation chose it, test had no say"
+            f"{stood}; validation chose it, test had no say"
         )
 
     def as_dict(self) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def _newest(store: Store) -> FoundRun:
     if not found:
         raise TrackingError(
             "there is no finished comparison here",
-            where=store.root or store.uri,
+            where=store.root or store.shown,
             hint="`lipo compare` makes one; or --store DIR",
         )
     return read_run(store, found[0].info.run_id)

@@ -21,6 +21,8 @@ from lipo_cli.tracking.model_logging import log_regressor
 from lipo_cli.tracking.signals import deferred_signals
 from lipo_cli.tracking.store import Store, tracking_errors
 
+WAS_FINISHED_TAG = "lipo.was_finished"
+"""Whether a run that was taken up again had ended well before."""
 MANIFEST = "artifacts.json"
 FINGERPRINT_TAG = "lipo.fingerprint"
 MODEL_TAG = "lipo.model_uri"

@@ -32,9 +32,11 @@ TEST_TAGS = ("test_rmse", "test_mae")
 COMPARISON_TAG = "comparison"
 AUDIT_TAGS = ("audit", "audit_line")
 """Tags of the comparison's run: the level of the secondary set's audit, and its summary."""
+CELLS_TAG = "n_cells"
+"""Finished cells of the comparison that speaks for a version."""
 DEMO = "demo"
 
-Verdict = Literal["wins", "loses", "other scope"]
+Verdict = Literal["wins", "loses", "the same", "other scope"]
 
 _ABOUT = (
     "Fine-tuned by lipo. The alias `champion` names the version with the lowest validation RMSE on "
@@ -81,7 +83,8 @@ def promote_champion(
     On the same scope only a lower validation RMSE wins; a tie keeps the title where it is, and a
     challenger that loses is not registered. On another scope the two numbers do not compare: the
     title stays, the challenger is registered without it, and `set_champion` can move it. A
-    champion of the synthetic demo set yields to one of measured data.
+    champion of the synthetic demo set yields to one of measured data. A champion that is offered
+    again by a comparison of as many cells or more takes its evidence from there.
 
     Args:
         store: The store.
@@ -106,6 +109,8 @@ def promote_champion(
         verdict, reason = _judge(holder, run_id, metric_value, scope, dict(evidence or {}))
         if holder is not None and verdict == "loses":
             return _stays(holder, reason)
+        if holder is not None and verdict == "the same" and _says_less(evidence, holder):
+            return _stays(holder, reason)
         _ensure_model(client, name)
         tags = {METRIC_TAG: repr(float(metric_value)), SCOPE_TAG: scope} | {
             key: str(value) for key, value in (evidence or {}).items()
@@ -117,9 +122,16 @@ def promote_champion(
                 f"registered as version {version}: `lipo model promote models:/{name}/{version}`"
             )
             return _stays(holder, f"{reason}; {advice}")
+        if holder is not None and verdict == "the same":
+            return _stays(holder, reason)  # with the evidence of the larger comparison
         client.set_registered_model_alias(name, CHAMPION, version)
     previous = str(holder.version) if holder is not None else None
     return Champion(name, version, run_id, True, reason, float(metric_value), previous)
+
+
+def _says_less(evidence: Mapping[str, object] | None, holder: ModelVersion) -> bool:
+    """Tells whether the comparison that crowned the holder had more cells than this one."""
+    return int(str((evidence or {}).get(CELLS_TAG, 0))) < int(holder.tags.get(CELLS_TAG, 0))
 
 
 def _stays(holder: ModelVersion, reason: str) -> Champion:
@@ -161,7 +173,7 @@ def _judge(
         return "wins", "the first of its name"
     title = f"version {holder.version}"
     if holder.run_id == run_id:
-        return "loses", f"{title} is this very run"
+        return "the same", f"{title} is this very run"
     old = _rmse(holder.tags)
     if SCOPE_TAG not in holder.tags or not math.isfinite(old):
         return "wins", f"{title} bears no validation RMSE and scope to compare with"

@@ -26,7 +26,7 @@ from lipo_cli.tracking.found import (
     find_unfinished,
     read_run,
 )
-from lipo_cli.tracking.handle import FINGERPRINT_TAG, RunHandle
+from lipo_cli.tracking.handle import FINGERPRINT_TAG, WAS_FINISHED_TAG, RunHandle
 from lipo_cli.tracking.owner import this_process
 from lipo_cli.tracking.provenance import provenance_tags
 from lipo_cli.tracking.signals import deferred_signals, is_interruption, sigterm_raises
@@ -129,8 +129,10 @@ def _reopen(store: Store, client: MlflowClient, run_id: str, tags: Mapping[str, 
             client.set_tag(run_id, key, value)
     if ERROR_TAG in run.data.tags:
         client.delete_tag(run_id, ERROR_TAG)
-    client.update_run(run_id, status="RUNNING")
     was_finished = run.info.status == "FINISHED"
+    # Before it says RUNNING: who kills this process leaves word for the repair.
+    client.set_tag(run_id, WAS_FINISHED_TAG, str(was_finished).lower())
+    client.update_run(run_id, status="RUNNING")
     return RunHandle(store, run_id, run.info.experiment_id, resumed=True, was_finished=was_finished)
 
 

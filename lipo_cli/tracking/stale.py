@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from mlflow.entities import Run
 
 from lipo_cli.errors import TrackingError
+from lipo_cli.tracking.found import read_run
+from lipo_cli.tracking.handle import WAS_FINISHED_TAG
 from lipo_cli.tracking.owner import Liveness, Owner, liveness
 from lipo_cli.tracking.signals import deferred_signals
 from lipo_cli.tracking.store import Store, tracking_errors
@@ -69,6 +71,8 @@ def find_stale(store: Store) -> list[RunningRun]:
 def repair(store: Store, run_ids: Collection[str] = ()) -> list[RunningRun]:
     """Closes stale runs as KILLED. A run whose process lives is never closed.
 
+    One that had finished, was opened again and lost none of its files to that is FINISHED again.
+
     Args:
         store: The store.
         run_ids: Runs of which this machine cannot tell (another machine's) and which the user says
@@ -88,8 +92,13 @@ def repair(store: Store, run_ids: Collection[str] = ()) -> list[RunningRun]:
         for run in chosen:
             with deferred_signals(), tracking_errors(f"run {run.run_id}"):
                 client.set_tag(run.run_id, REPAIRED_TAG, f"process {run.owner.pid} is gone")
-                client.set_terminated(run.run_id, "KILLED")
+                client.set_terminated(run.run_id, "FINISHED" if _is_whole(store, run) else "KILLED")
     return chosen
+
+
+def _is_whole(store: Store, run: RunningRun) -> bool:
+    found = read_run(store, run.run_id)
+    return found.tags.get(WAS_FINISHED_TAG) == "true" and found.is_complete()
 
 
 def _check_named(running: list[RunningRun], run_ids: Collection[str]) -> None:

@@ -23,6 +23,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from lipo_cli.errors import TrackingError
+from lipo_cli.redact import without_passwords
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "artifacts"
@@ -43,6 +44,11 @@ class Store:
 
     uri: str
     root: Path | None
+
+    @property
+    def shown(self) -> str:
+        """The address for people: without a password."""
+        return without_passwords(self.uri)
 
     @property
     def artifacts(self) -> Path | None:
@@ -192,9 +198,16 @@ def _check_database(database: Path) -> None:
 
 
 def _open_remote(uri: str) -> Store:
-    parts = urlsplit(uri)
-    if parts.scheme in {"http", "https"}:
+    try:
+        parts = urlsplit(uri)
         port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError as error:
+        raise TrackingError(
+            f"this is no address: {error}",
+            where=uri,
+            hint="correct MLFLOW_TRACKING_URI, or unset it",
+        ) from None
+    if parts.scheme in {"http", "https"}:
         try:
             # MLflow would go on trying a dead server for minutes.
             socket.create_connection((parts.hostname or "", port), CONNECT_TIMEOUT_S).close()

@@ -81,13 +81,24 @@ def list_versions(store: Store, name: str | None = None) -> list[RegisteredVersi
     """
     client = store.client()
     with tracking_errors(name or store.uri):
-        names = [name] if name else [model.name for model in client.search_registered_models()]
+        names = [name] if name else _model_names(client)
         found: list[RegisteredVersion] = []
         for each in names:
             aliases = _aliases(client, each)
             versions = client.search_model_versions(named(each))
             found.extend(_registered(v, aliases.get(str(v.version), ())) for v in versions)
     return sorted(found, key=lambda v: (v.model, -int(v.version)))
+
+
+def _model_names(client: MlflowClient) -> list[str]:
+    names: list[str] = []
+    token: str | None = None
+    while True:
+        page = client.search_registered_models(page_token=token)
+        names += [model.name for model in page]
+        token = page.token
+        if not token:
+            return names
 
 
 def named(model: str) -> str:
@@ -175,7 +186,7 @@ def _numbers(versions: list[RegisteredVersion]) -> str:
 
 
 def _not_there(store: Store, wanted: Wanted, uri: str) -> ModelError:
-    place = f"{uri} in {store.root or store.uri}"
+    place = f"{uri} in {store.root or store.shown}"
     versions = list_versions(store)
     own = [version for version in versions if version.model == wanted.name]
     if own:

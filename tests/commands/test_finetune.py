@@ -13,8 +13,10 @@ import pytest
 from lipo_cli.chem.splits import make_split
 from lipo_cli.chem.tables import read_table
 from lipo_cli.commands.compare_view import CompareView
+from lipo_cli.commands.model_folder import check_model_folder, copy_model_folder
 from lipo_cli.comparison.plan import Choice
 from lipo_cli.comparison.prepare import prepare
+from lipo_cli.errors import DataError, SettingsError
 from lipo_cli.main import main
 from lipo_cli.model.ensemble import Ensemble, load_predictor
 from lipo_cli.model.regressor import Regressor
@@ -226,6 +228,36 @@ def test_a_folder_of_something_else_is_left_alone_and_an_earlier_model_gives_way
     assert main([*command[:-4], "-p", "bitfit", *command[-2:], "--out", str(out)]) == 0
     assert not (out / "adapter_config.json").exists(), "two models in one folder"
     assert Regressor.load(out).peft == "bitfit"
+    kept = out / "predicted.csv"
+    kept.write_text("precious")
+    assert main([*command, "--out", str(out)]) == 2
+    assert "holds predicted.csv beside a fitted model" in capsys.readouterr().err
+    assert kept.read_text() == "precious"
+
+
+def test_the_manifest_of_another_program_is_none_of_ours(tmp_path: Path) -> None:
+    for content in ('{"manifest_version": 3, "name": "app"}', "[]", "not JSON"):
+        (tmp_path / "manifest.json").write_text(content)
+        with pytest.raises(SettingsError, match="something else than a fitted model"):
+            check_model_folder(tmp_path)
+
+
+def test_an_earlier_model_is_back_where_the_new_one_could_not_be_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    for folder in (source, target):
+        folder.mkdir()
+        (folder / "manifest.json").write_text(folder.name)
+
+    def refuse(self: Path, to: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(DataError, match="No space left"):
+        copy_model_folder(source, target)
+    assert (target / "manifest.json").read_text() == "target"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
 
 
 @pytest.mark.parametrize(

@@ -98,3 +98,27 @@ def test_shares_are_read_and_a_split_file_chooses_its_split() -> None:
     assert settings_from(CompareSettings, None, {"split_file": "s.csv"}).data.split == "column"
     with pytest.raises(SettingsError, match="--fractions"):
         settings_from(CompareSettings, None, {"split": "random", "fractions": "a lot"})
+
+
+def test_a_preset_takes_its_own_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What belongs to the dataset of the folder belongs to no other."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lipo.toml").write_text(
+        'seeds = 2\n[data]\ndataset = "mine.csv"\nsecondary = "theirs.csv"\n'
+        'label_column = "pKa"\nsplit = "scaffold"\nfractions = [0.6, 0.2, 0.2]\n'
+    )
+    quick = settings_from(CompareSettings, None, {}, {"data": {"dataset": "demo"}})
+    assert quick.data == DataSettings(dataset="demo")
+    assert quick.seeds == 2
+    assert "secondary, label_column, split, fractions under [data] not used" in (
+        capsys.readouterr().err
+    )
+    reference = settings_from(CompareSettings, None, {}, {"data": {"split": "reference"}})
+    assert reference.data == DataSettings(
+        dataset="mine.csv", secondary="theirs.csv", label_column="pKa"
+    )
+    (tmp_path / "lipo.toml").write_text('[data]\ndata_dir = "real"\nsecondary = "theirs.csv"\n')
+    seed = settings_from(CompareSettings, None, {}, {"data": {"dataset": "lipophilicity"}})
+    assert seed.data == DataSettings(dataset="lipophilicity", data_dir="real")

@@ -17,7 +17,7 @@ from lipo_cli.commands import console, model_source, molecule_file
 from lipo_cli.commands import predict as command
 from lipo_cli.commands.console import RichProgress
 from lipo_cli.commands.model_source import ModelSource
-from lipo_cli.commands.molecule_file import MoleculeFile
+from lipo_cli.commands.molecule_file import MoleculeFile, Row
 from lipo_cli.commands.predict_io import output
 from lipo_cli.main import main
 from lipo_cli.model.calibration import Calibration
@@ -460,3 +460,14 @@ def test_a_full_disk_is_one_line(
     assert main(["predict", str(table), "--model", "m", "--out", "/dev/full"]) == 3
     assert "error: /dev/full: cannot be written: No space left" in capsys.readouterr().err
     assert not Path("/dev/full").is_file()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(1.25e-7, "1.250000e-07"), (-2.3456789, "-2.345679"), (1234567.0, "1234567")],
+)
+def test_a_number_of_any_size_keeps_its_digits(tmp_path: Path, value: float, text: str) -> None:
+    out = tmp_path / "out.csv"
+    with output(out, ["smiles", "prediction"]) as writer:
+        writer.write(Row(2, ("C",), "C"), [value])
+    assert out.read_text().splitlines()[1] == f"C,{text}"

@@ -259,3 +259,9 @@ def test_diverse_points_are_chosen_from_a_table(
             expected.append(i)
     assert len(expected) >= 2
     assert found["rows"] == [100 + i for i in expected]
+
+
+def test_a_table_is_written_with_the_separator_of_its_name(values: Path) -> None:
+    assert main(["select", str(values), "-s", "tsds:bottom=2", "--out", "chosen.tsv"]) == 0
+    table = pd.read_csv("chosen.tsv", sep="\t")
+    assert tuple(table.columns) == COLUMNS

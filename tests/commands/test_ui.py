@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lipo_cli.commands.ui import check_port, server_command
+from lipo_cli.commands.ui import check_port, server_command, server_environment
 from lipo_cli.errors import TrackingError
 from lipo_cli.main import main
 from lipo_cli.tracking.runs import start_run
@@ -45,10 +45,16 @@ def test_address_of_another_machine_is_refused() -> None:
 
 def test_server_gets_the_right_store(store: Store) -> None:
     command = server_command(store, "127.0.0.1", 5123)
-    assert command[command.index("--backend-store-uri") + 1] == store.uri
+    assert server_environment(store)["MLFLOW_BACKEND_STORE_URI"] == store.uri
     assert command[command.index("--host") + 1] == "127.0.0.1"
     assert store.artifacts is not None
     assert command[command.index("--default-artifact-root") + 1] == store.artifacts.as_uri()
+
+
+def test_no_password_stands_on_a_command_line() -> None:
+    """Everybody on a machine can read those."""
+    command = server_command(Store("postgresql://ann:secret@db/x", None), "127.0.0.1", 5123)
+    assert not [word for word in command if "secret" in word]
 
 
 def test_allowed_hosts_are_passed_on(store: Store) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from lipo_cli.comparison.budget import Budgeted, Costs, RunningPace, fit_into, without_verdict
+from lipo_cli.comparison.budget import Budgeted, RunningPace, fit_into, without_verdict
+from lipo_cli.comparison.costs import Costs
 from lipo_cli.comparison.engine import compare
 from lipo_cli.comparison.plan import Cell, ScoresByMethod, make_plan
 from lipo_cli.comparison.prepare import Prepared, prepare
@@ -189,3 +190,14 @@ def test_a_reference_model_of_a_method_not_compared_is_taken_for_the_slowest(wor
     other = fitted(settings, prepared, 1e6, rates={"ia3": 50.0}).seconds
     own = fitted(same, prepared, 1e6, rates={"ia3": 50.0}).seconds
     assert other == pytest.approx(own + by_hand(prepared, 0, 50.0))
+
+
+def test_what_was_named_twice_is_left_out_once_it_is_named_no_more(world: World) -> None:
+    settings = by_epochs(
+        world, selections=("random:k=6", "random:k=06"), peft=("lora", "lora", "ia3")
+    )
+    prepared = prepare(settings.data)
+    least = sum(by_hand(prepared, k, RATES["lora"]) for k in (0, 24, 6))
+    assert fitted(settings, prepared, least + 1).left_out == ("method ia3",)
+    with pytest.raises(SettingsError, match="nothing fits: the smallest comparison"):
+        fitted(settings, prepared, least - 1)

@@ -17,11 +17,18 @@ def test_the_note_has_the_table_and_the_verdicts_that_fit(world: World, store: S
     lines = note_of(result, 5000).splitlines()
     assert [line.split(" | ")[0] for line in lines[2:5]] == ["| none", "| all", "| random:k=6"]
     assert all(line.count("|") == 7 for line in lines[:5])
-    (verdict,) = result.verdicts
     told = [line for line in lines if line.startswith("- ")]
-    assert len(told) == 1
-    assert told[0].startswith("- all / lora: ")
-    assert verdict.outcome() in told[0]
+    assert [(v.selection, v.against) for v in result.verdicts] == [
+        ("all", "none"),
+        ("random:k=6", "none"),
+        ("random:k=6", "all"),
+    ]
+    for line, verdict in zip(told, result.verdicts, strict=True):
+        assert line.startswith(f"- {verdict.selection} / lora: ")
+        assert verdict.outcome() in line
+    result.left_out = ["seed 2"]
+    assert "A time budget left out: seed 2." in note_of(result, 5000)
+    result.left_out = []
     assert lines[-1] == "The whole of it: `report.html` under Artifacts."
     for limit in range(60, 600, 30):
         short = note_of(result, limit)

@@ -26,11 +26,11 @@ from lipo_cli.comparison.report_html import TEMPLATES, make_report, render, writ
 from lipo_cli.comparison.report_record import RECORD, read_material, write_record
 from lipo_cli.comparison.result import Comparison
 from lipo_cli.comparison.scoring import Scored
-from lipo_cli.comparison.statistics import Verdict
 from lipo_cli.comparison.summary import Overlap, pick_champion, summarise
 from lipo_cli.comparison.tuning_methods import Tunings
 from lipo_cli.comparison.tuning_result import Tuned
 from lipo_cli.comparison.tuning_trial import TrialResult
+from lipo_cli.comparison.verdict import Verdict
 from lipo_cli.errors import TrackingError
 from lipo_cli.model.adapters import DEFAULT_LEARNING_RATE
 from lipo_cli.settings import CompareSettings, Peft, ScoringMethod
@@ -290,6 +290,10 @@ def test_two_pretrained_models_are_judged_where_nothing_was_added(
     shown = "Shown to lower the error against the first model, small: none (adapted) / lora."
     assert shown in text
     assert "Nothing was added" not in text
+    page = parse(make_report(folder)).one("body").text
+    assert "Does extra data help?" not in page
+    assert "Which pretrained model predicts " in page
+    assert "How well do small and adapted, each fine-tuned with LoRA on " in page
 
 
 def test_the_mark_of_the_lowest_is_among_rows_of_as_many_cells(
@@ -350,9 +354,14 @@ def test_where_nothing_was_tested_the_page_says_so(made: Path) -> None:
     material = replace(read_material(made), verdicts=[])
     text = parse(render(build_report(material))).one("main").text
     assert "This run cannot tell what helps" in text
+    assert "Holm" not in text
     for row in result["summary"]:
         if row["delta_none"]:
             assert f"{row['selection']} / {row['peft']}: {row['delta_none']:+.3f}" in text
+    untested = [replace(VERDICTS[0], low=None, high=None, p=None, p_holm=None, n_tests=None)]
+    text = parse(render(build_report(replace(material, verdicts=untested)))).one("main").text
+    assert "below 0 is better." in text
+    assert "family of" not in text
 
 
 def test_alternative_texts_say_the_numbers(page: Element, made: Path) -> None:
@@ -575,3 +584,38 @@ def test_what_kept_nothing_is_said_so_and_keeps_its_other_verdicts(
     text = parse(make_report(folder)).one("main").text
     assert "It chose no point: its cells are the control none over again" in text
     assert VERDICTS[1].numbers().replace(" -", f" {MINUS}").replace("[-", f"[{MINUS}") in text
+
+
+def test_what_was_tested_is_said_where_there_is_no_control(made: Path) -> None:
+    """A top against a bottom is a test, though nothing was set beside `none`."""
+    top = verdict(
+        "tsds:top=6", "lora", against="tsds:bottom=6", delta=-0.1, p=1e-4, p_holm=1e-4, n_tests=1
+    )
+    material = replace(read_material(made), verdicts=[top])
+    text = parse(render(build_report(material))).one("main").text
+    assert "Nothing was tested against none." in text
+    assert "against what each was set beside: tsds:top=6 / lora. Shown to raise it: " in text
+    assert "cannot tell what helps" not in text
+
+
+def test_what_a_budget_left_out_stands_on_the_page(made: Path) -> None:
+    left = replace(read_material(made), left_out=["seed 2", "ia3 with seed 1"])
+    text = parse(render(build_report(left))).one("main").text
+    assert "A time budget left out: seed 2; ia3 with seed 1." in text
+
+
+def test_why_there_is_no_champion_is_what_the_record_says(made: Path) -> None:
+    material = read_material(made)
+    gone = replace(material, record={**material.record, "best": None}, not_offered="none finished")
+    text = parse(render(build_report(gone))).one("main").text
+    assert "no cell: none finished" in text
+
+
+def test_a_label_of_any_size_is_legible(made: Path) -> None:
+    material = read_material(made)
+    small = {m: t.assign(label=t["label"] * 1e-6) for m, t in material.values.items()}
+    text = parse(render(build_report(replace(material, values=small)))).one("main").text
+    first = small["tsds"].sort_values("value")["label"].iloc[-1]
+    assert f"{first:.4g}".replace("-", MINUS, 1 if first < 0 else 0) in text.replace(
+        f"e{MINUS}", "e-"
+    )

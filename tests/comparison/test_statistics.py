@@ -17,9 +17,10 @@ from lipo_cli.comparison.intervals import (
     residual_variance,
     rmse_terms,
 )
-from lipo_cli.comparison.statistics import family_size, verdicts_of
+from lipo_cli.comparison.statistics import verdicts_of
 from lipo_cli.comparison.summary import summarise
 from lipo_cli.comparison.variation import arms_of, mean_interval
+from lipo_cli.comparison.verdict import family_size
 
 N_TEST = 50
 MEASURED = np.random.default_rng(99).normal(size=N_TEST)
@@ -35,7 +36,7 @@ def cell(selection, seed, noise, *, split=None, n_selected=5, **more):
         selection=selection,
         peft=more.pop("peft", "lora"),
         seed=seed,
-        role="asked",
+        role=more.pop("role", "control" if selection.startswith("random:") else "asked"),
         status="finished",
         split=split,
         n_selected={"none": 0, "all": 24}.get(selection, n_selected),
@@ -398,9 +399,10 @@ def test_validation_rows_are_judged_as_test_rows_would_be():
 
 def light(selection, rmses, *, model=None, n_selected=5, run_ids=None):
     """Cells without predictions, one for each seed's test RMSE."""
+    role = "control" if selection.startswith("random:") else "asked"
     return [
         CellResult(
-            *(selection, "lora", seed, "asked", "finished"),
+            *(selection, "lora", seed, role, "finished"),
             model=model,
             run_id=run_ids and run_ids[seed],
             n_selected={"none": 0, "all": 24}.get(selection, n_selected),
@@ -520,3 +522,17 @@ def test_a_verdict_has_the_digits_of_its_errors(scale):
     assert seen is not None
     assert float(seen[1]) == pytest.approx(found.detectable, abs=0.001 * scale)
     assert set(seen[1]) - {"0", "."}
+
+
+def test_a_random_choice_that_was_asked_for_meets_nothing_and_everything():
+    found = verdicts_of(cells("none", "all", "random:k=5", role="asked"))
+    assert pairs(found) == [("all", "none"), ("random:k=5", "none"), ("random:k=5", "all")]
+    assert {v.n_tests for v in found} == {3}
+    assert pairs(verdicts_of(cells("none", "all", "random:k=5"))) == [("all", "none")]
+
+
+def test_a_small_p_is_below_and_not_equal_to_it():
+    (found,) = verdicts_of(cells("none", "all"))
+    small = replace(found, p=1e-5, p_holm=2e-5)
+    assert "against none, p < 0.001 (Holm < 0.001): " in small.sentence()
+    assert "against none, p = 0.04 (Holm 0.12): " in replace(found, p=0.04, p_holm=0.12).sentence()

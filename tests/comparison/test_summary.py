@@ -4,12 +4,13 @@ from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import ttest_1samp
 
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.metrics import regression_metrics
-from lipo_cli.comparison.summary import pick_champion, selection_overlaps, summarise
+from lipo_cli.comparison.summary import pick_champion, seeds_text, selection_overlaps, summarise
 
 
 def cell(selection, seed, test, val=None, peft="lora", status="finished"):
@@ -25,6 +26,7 @@ def cell(selection, seed, test, val=None, peft="lora", status="finished"):
     )
 
 
+TEST = pd.DataFrame({"part": ["test"] * 20, "measured": 0.0, "predicted": 1.0})
 CONTROL, CHOSEN = [0.70, 0.74, 0.66], [0.66, 0.72, 0.65]
 CELLS = [
     *(cell("none", seed, value) for seed, value in enumerate(CONTROL)),
@@ -242,3 +244,19 @@ def test_failed_seeds_leave_the_shared_ones_to_rank_by():
     champion = pick_champion(cells)
     assert champion is not None
     assert (champion.selection, champion.seed) == ("knn", 0)
+
+
+def test_validation_is_a_mean_over_splits_too():
+    def on(split, seed, value):
+        return replace(cell("none", seed, value), split=split, n_train=80, predictions=TEST)
+
+    cells = [on(0, 0, 0.6), on(0, 1, 0.8), on(0, 2, 0.7), on(1, 0, 0.9)]
+    (row,) = summarise(cells)
+    assert row.val_rmse == row.test_rmse == pytest.approx((0.7 + 0.9) / 2)
+
+
+def test_a_row_that_lost_a_cell_says_so_behind_its_name():
+    rows = summarise([*CELLS[:5], cell("tsds", 2, None, status="failed")])
+    assert [row.name for row in rows] == ["none", "tsds (2 of 3 cells)"]
+    assert seeds_text(rows) == "2 to 3"
+    assert seeds_text(summarise(CELLS)) == "3"

@@ -293,3 +293,13 @@ def test_the_best_is_complete_and_the_earliest_of_equals() -> None:
     assert "nothing better than the settings as they stood" in example(1).sentence()
     with pytest.raises(TrainingError, match="none of 2 tuning trials could be trained"):
         _ = example(2, ("diverged",)).best
+
+
+def test_settings_that_could_not_be_trained_are_said_to_be_so() -> None:
+    said = example(2, ("diverged", "complete")).sentence()
+    assert "validation RMSE 0.6900 where the settings as they stood (" in said
+    assert said.count("could not be trained; validation chose it") == 1
+    assert (
+        "validation RMSE 0.6900 against 0.7000 with the settings as they stood ("
+        in example(2).sentence()
+    )

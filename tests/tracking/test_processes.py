@@ -125,14 +125,14 @@ def test_kill_9_leaves_a_run_that_is_found_and_repaired(store: Store) -> None:
 def test_runs_and_champion_through_a_server(
     store_root: Path, stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lipo_cli.commands.ui import server_command
+    from lipo_cli.commands.ui import server_command, server_environment
     from lipo_cli.tracking.registry import promote_champion
     from lipo_cli.tracking.runs import find_finished, start_run
     from lipo_cli.tracking.versions import regressor_folder
 
     port = 5000 + os.getpid() % 20000
-    command = server_command(open_store(store_root), "127.0.0.1", port)
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    local = open_store(store_root)
+    command, environment = server_command(local, "127.0.0.1", port), server_environment(local)
     server = subprocess.Popen(
         command,
         cwd=tmp_path,

@@ -205,3 +205,25 @@ def test_folder_that_is_no_regressor_is_refused(store: Store, tmp_path: Path) ->
         start_run(store, "lipo", "x") as run,
     ):
         run.model(tmp_path, ["CCO"])
+
+
+def test_the_evidence_of_a_champion_is_that_of_the_larger_comparison(
+    store: Store, stand_in: Path
+) -> None:
+    with start_run(store, "lipo", "x") as run:
+        uri = run.model(stand_in, ["CCO"])
+    for n_cells, audit, shown in ((3, "warn", "warn"), (9, "ok", "ok"), (4, "fail", "ok")):
+        with start_run(store, "lipo", "c", tags={"audit": audit}) as comparison:
+            promote_champion(
+                store,
+                run.run_id,
+                uri,
+                NAME,
+                metric_value=0.7,
+                scope="demo",
+                evidence={"seed": 0, "n_cells": n_cells},
+                comparison_run_id=comparison.run_id,
+            )
+        (version,) = list_versions(store)
+        assert version.tags["audit"] == shown
+    assert version.tags["n_cells"] == "9"

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import psutil
 import pytest
 
 from lipo_cli.errors import TrackingError
+from lipo_cli.tracking.found import read_run
 from lipo_cli.tracking.owner import Owner, liveness, this_process
 from lipo_cli.tracking.runs import start_run
 from lipo_cli.tracking.stale import find_running, find_stale, repair
@@ -129,3 +131,21 @@ def test_runs_of_other_programs_are_left_alone(store: Store) -> None:
     assert find_running(store) == []
     assert repair(store) == []
     assert client.get_run(run.info.run_id).info.status == "RUNNING"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_run_that_had_finished_and_was_opened_again_is_finished(
+    store: Store, tmp_path: Path, whole: bool
+) -> None:
+    file = tmp_path / "table.csv"
+    file.write_text("a\n")
+    with start_run(store, "lipo", "x") as run:
+        run.file(file, "result")
+    with start_run(store, "lipo", "x", run_id=run.run_id) as again:
+        for key, value in replace(this_process(), pid=dead_pid()).tags().items():
+            store.client().set_tag(again.run_id, key, value)
+        if not whole:
+            read_run(store, run.run_id).artifact("result/table.csv").unlink()
+        repair(store)
+        state = store.client().get_run(run.run_id).info.status
+    assert state == ("FINISHED" if whole else "KILLED")

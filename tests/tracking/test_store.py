@@ -127,3 +127,15 @@ def test_moved_store_still_opens(store: Store, tmp_path: Path) -> None:
     shutil.copytree(store.root, tmp_path / "copy")
     copy = open_store(tmp_path / "copy")
     assert copy.client().get_run(run.run_id).data.metrics == {"val_rmse": 0.7}
+
+
+@pytest.mark.parametrize("uri", ["http://localhost:50O0", "http://[::1:5000"])
+def test_a_misspelt_address_is_one_line(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(TrackingError, match="no address"):
+        open_store()
+
+
+def test_an_address_is_shown_without_its_password() -> None:
+    store = Store("postgresql://ann:secret@db/mlflow", None)
+    assert store.shown == "postgresql://ann:***@db/mlflow"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from lipo_cli.errors import ModelError
 from lipo_cli.tracking.registry import promote_champion
@@ -12,6 +13,7 @@ from lipo_cli.tracking.runs import start_run
 from lipo_cli.tracking.store import Store
 from lipo_cli.tracking.versions import (
     Wanted,
+    _model_names,
     is_registered,
     list_versions,
     parse_name,
@@ -94,3 +96,18 @@ def test_an_empty_registry_says_who_fills_it(store: Store) -> None:
 def test_many_versions_are_not_all_listed(two_versions: Store) -> None:
     many = list_versions(two_versions) * 6
     assert what_there_is(many).endswith(" and 4 older")
+
+
+def test_every_model_is_listed_however_many_there_are(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = store.client()
+    for number in range(5):
+        client.create_registered_model(f"m{number}")
+    whole = MlflowClient.search_registered_models
+    monkeypatch.setattr(
+        MlflowClient,
+        "search_registered_models",
+        lambda self, **more: whole(self, max_results=2, **more),
+    )
+    assert _model_names(client) == [f"m{number}" for number in range(5)]
