@@ -19,9 +19,11 @@ from lipo_cli.comparison.tuning import tune
 from lipo_cli.comparison.tuning_figures import draw_tuning
 from lipo_cli.comparison.tuning_methods import Tunings, tuned_cells, tuning_seconds
 from lipo_cli.comparison.tuning_result import Tuned
+from lipo_cli.comparison.tuning_study import OpenStudy
 from lipo_cli.comparison.tuning_trial import TrialResult
 from lipo_cli.errors import TrainingError
 from lipo_cli.settings import CompareSettings
+from lipo_cli.tracking.handle import WAS_FINISHED_TAG
 from lipo_cli.tracking.ledger import MlflowLedger
 from lipo_cli.tracking.runs import FoundRun, find_children, find_runs
 from lipo_cli.tracking.store import Store
@@ -303,3 +305,25 @@ def test_settings_that_could_not_be_trained_are_said_to_be_so() -> None:
         "validation RMSE 0.6900 against 0.7000 with the settings as they stood ("
         in example(2).sentence()
     )
+
+
+def test_a_trial_that_another_took_over_leaves_no_finished_run(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run is taken up again, by whoever finds the trial: it never looks like a result."""
+    report, lost = OpenStudy.report, []
+
+    def give_back_first(self: OpenStudy, trial: Any, *args: Any, **more: Any) -> bool:
+        if not lost:
+            lost.append(self.ordinal(trial))
+            self.give_back()  # as another machine would: this process is not at a trial, it thinks
+        return report(self, trial, *args, **more)
+
+    monkeypatch.setattr(OpenStudy, "report", give_back_first)
+    tuned = tuned_in(store, settings_of(world))
+    assert lost == [0]
+    assert [t.ordinal for t in tuned.trials] == list(range(N))
+    trials = runs_of(store, "trial")
+    assert len(trials) == N
+    assert all(run.status == "FINISHED" and run.is_complete() for run in trials)
+    assert [r.name for r in trials if r.tags.get(WAS_FINISHED_TAG) == "false"] == [trials[-1].name]
