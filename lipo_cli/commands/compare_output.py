@@ -10,7 +10,7 @@ from typing import Any
 
 import filelock
 
-from lipo_cli.commands.console import json_ready
+from lipo_cli.commands.console import json_ready, warn
 from lipo_cli.commands.select_source import SOURCE, write_source
 from lipo_cli.comparison.figures import draw_all
 from lipo_cli.comparison.result import Comparison, cells_table
@@ -80,6 +80,8 @@ def only_writer(folder: Path) -> Iterator[None]:
             where=folder,
             hint="the same command again finds every cell",
         ) from None
+    except OSError as error:  # some network file systems know no locks
+        warn(f"{folder} is written without a lock: {error.strerror or error}")
     try:
         yield
     finally:

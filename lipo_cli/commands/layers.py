@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,25 +39,42 @@ def settings_from(
     from lipo_cli.settings import build
 
     file = file_layer(config, kind)
-    layers = (*presets, file) if config is not None else (_beside(file, presets), *presets)
-    return build(kind, *layers, flags_layer(kind, flags))
+    given = flags_layer(kind, flags)
+    layers = (*presets, file) if config is not None else (_beside(file, presets, given), *presets)
+    return build(kind, *layers, given)
 
 
-def _beside(file: Mapping[str, Any], presets: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """Returns the layer of `lipo.toml` without what is of a dataset or split that gives way."""
-    from lipo_cli.commands.console import say
+def _beside(
+    file: Mapping[str, Any], presets: Sequence[Mapping[str, Any]], flags: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Returns the layer of `lipo.toml` without what is of a dataset or split that gives way.
+
+    Args:
+        file: The layer of `lipo.toml`.
+        presets: The layers of the preset.
+        flags: The layer of the flags, before which a preset gives way in turn.
+    """
     from lipo_cli.settings import SETS_IN_A_FOLDER
 
-    given, named = file.get("data"), {k: v for p in presets for k, v in p.get("data", {}).items()}
+    given = file.get("data")
+    named = {k: v for p in presets for k, v in p.get("data", {}).items()}
+    named = {k: v for k, v in named.items() if k not in flags.get("data", {})}
     if not isinstance(given, Mapping) or not {"dataset", "split"} & named.keys():
         return file
     if "dataset" in named:
         kept = {"data_dir"} if named["dataset"] in SETS_IN_A_FOLDER else set()
     else:
         kept = {name for name in given if name not in _OF_A_SPLIT}
-    if gone := [name for name in given if name not in kept and name not in named]:
-        say(f"lipo.toml: {', '.join(gone)} under [data] not used: the preset names its own")
+    if gone := tuple(n for n, value in given.items() if n not in kept and value != named.get(n)):
+        _say_once(f"lipo.toml: [data] {', '.join(gone)} not used: the preset names its own")
     return {**file, "data": {name: given[name] for name in given if name in kept}}
+
+
+@cache
+def _say_once(line: str) -> None:
+    from lipo_cli.commands.console import say
+
+    say(line)
 
 
 def flags_layer(kind: type[Settings], flags: Mapping[str, Any]) -> dict[str, Any]:

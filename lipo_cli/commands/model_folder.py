@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from lipo_cli.errors import DataError, SettingsError
+from lipo_cli.tracking.signals import deferred_signals
 
 _MARK = "manifest.json"
 _OF_A_MODEL = frozenset(
@@ -24,6 +25,7 @@ _OF_A_MODEL = frozenset(
     }
 )
 """What stands in the folder of a regressor, an ensemble, or a kernel readout."""
+_OF_A_DESKTOP = frozenset({".DS_Store", "Thumbs.db", "desktop.ini"})
 
 
 def check_model_folder(path: Path) -> None:
@@ -36,11 +38,17 @@ def check_model_folder(path: Path) -> None:
         return
     if not _is_ours(path / _MARK):
         what = "something else than a fitted model"
-    elif others := sorted(each.name for each in path.iterdir() if each.name not in _OF_A_MODEL):
+    elif others := sorted(each.relative_to(path) for each in path.rglob("*") if _is_other(each)):
         what = f"{others[0]} beside a fitted model"
     else:
         return
     raise SettingsError(f"{path} holds {what}", where="--out", hint="name a new folder")
+
+
+def _is_other(path: Path) -> bool:
+    """Tells whether a file is none of a fitted model's, nor what a desktop leaves everywhere."""
+    member = path.parent.name == "members" and path.name.isdecimal()
+    return path.name not in _OF_A_MODEL | _OF_A_DESKTOP and not member
 
 
 def _is_ours(manifest: Path) -> bool:
@@ -56,6 +64,7 @@ def copy_model_folder(source: Path, target: Path) -> None:
     """Copies beside the folder `target` and puts the copy in its place.
 
     Raises:
+        SettingsError: something else came into the folder meanwhile.
         DataError: it cannot be written.
     """
     try:
@@ -64,14 +73,16 @@ def copy_model_folder(source: Path, target: Path) -> None:
             copy = Path(
                 shutil.copytree(source, Path(beside) / target.name, copy_function=shutil.copyfile)
             )
+            check_model_folder(target)
             earlier = Path(beside) / "earlier"
-            if target.is_dir() and any(target.iterdir()):
-                target.rename(earlier)
-            try:
-                copy.replace(target)
-            except OSError:
-                if earlier.is_dir():
-                    earlier.rename(target)
-                raise
+            with deferred_signals():  # between the two, the earlier model lies in a scratch folder
+                if target.is_dir() and any(target.iterdir()):
+                    target.rename(earlier)
+                try:
+                    copy.replace(target)
+                except OSError:
+                    if earlier.is_dir():
+                        earlier.rename(target)
+                    raise
     except OSError as error:
         raise DataError(f"cannot be written: {error.strerror or error}", where=target) from None

@@ -46,8 +46,8 @@ class CsvWriter:
 
 
 def _number(value: float) -> str:
-    """Returns a number with the seven digits that float32 has: labels may be of any size."""
-    return f"{value:#.7g}".rstrip(".")
+    """Returns six decimals, and of small numbers the seven digits that float32 has."""
+    return f"{value:.6f}" if abs(value) >= 1 or value == 0 else f"{value:#.7g}"
 
 
 class JsonWriter:

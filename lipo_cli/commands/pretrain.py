@@ -186,6 +186,7 @@ def run_tracked(
 def _open_run(stack: ExitStack, settings: PretrainSettings, out: Path, root: Path) -> RunHandle:
     """Opens a run, or the one of an earlier part of this pretraining where the store has it."""
     from lipo_cli.errors import TrackingError
+    from lipo_cli.redact import without_passwords
     from lipo_cli.tracking.runs import KIND_TAG, read_run, start_run
     from lipo_cli.tracking.store import open_store
     from lipo_cli.training.pretrain_folder import PretrainFolder
@@ -193,7 +194,7 @@ def _open_run(stack: ExitStack, settings: PretrainSettings, out: Path, root: Pat
     folder, store = PretrainFolder(out), open_store(root)
     known = folder.remembered("tracking")
     run_id: str | None = None
-    if known is not None and known.get("store") == store.shown:
+    if known is not None and without_passwords(str(known.get("store"))) == store.shown:
         try:
             run_id = read_run(store, str(known["run_id"])).run_id
         except TrackingError:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lipo_cli.chem.downloads import SECONDARY
-from lipo_cli.commands.compare_output import as_dict
+from lipo_cli.commands.compare_output import as_dict, only_writer
 from lipo_cli.commands.compare_run import results_folder, run_recorded
 from lipo_cli.commands.console import emit_json, json_ready, say
 from lipo_cli.commands.dataset_lines import announce
@@ -211,11 +211,12 @@ def _run(
             _one(
                 task, settings, published, adaptation, tables, prepared, ledger, audit, inside, jobs
             )
-        for path in _write(tables, folder, recipe.name, record.run_id, prepared):
-            if path.suffix == ".png":
-                record.figure(path)
-            else:
-                record.file(path, "result")
+        with only_writer(folder):
+            for path in _write(tables, folder, recipe.name, record.run_id, prepared):
+                if path.suffix == ".png":
+                    record.figure(path)
+                else:
+                    record.file(path, "result")
         record.table(tables_frame(tables.cells), "seed_tables")
         failed = sum(cell.error is not None for cell in tables.cells)
         record.metrics({"failed_cells": failed})

@@ -23,7 +23,12 @@ from lipo_cli.comparison.recorded_scores import scores_of
 from lipo_cli.comparison.result import Comparison
 from lipo_cli.comparison.scoring import Scored
 from lipo_cli.comparison.statistics import verdicts_of
-from lipo_cli.comparison.summary import pick_champion, selection_overlaps, summarise
+from lipo_cli.comparison.summary import (
+    pick_champion,
+    selection_overlaps,
+    summarise,
+    why_no_champion,
+)
 from lipo_cli.comparison.tuning_methods import Tunings, tune_methods
 from lipo_cli.comparison.view import View
 from lipo_cli.errors import TrackingError
@@ -118,7 +123,9 @@ def compare(
         overlaps=selection_overlaps(first.chosen),
         scored=first.scored,
         best=best,
-        not_offered=None if best is not None else _no_champion(results, offers_champion),
+        not_offered=None
+        if best is not None
+        else why_no_champion(results, pool_is_sound=pool_is_sound, offers_champion=offers_champion),
         champion=champion,
         refused=refused,
         chosen=first.chosen,
@@ -126,17 +133,6 @@ def compare(
         left_out=[text for split in splits for text in split.left_out],
         constants=[Constant.of(part, part.split.seed if other_splits else None) for part in parts],
     )
-
-
-def _no_champion(cells: Sequence[CellResult], offers_champion: bool) -> str:
-    """Says why no cell may become champion."""
-    if not offers_champion:
-        return "this recipe is rerun to be looked at, not to be used"
-    of_first = [cell for cell in cells if cell.split == cells[0].split]
-    if not any(cell.status == "finished" for cell in of_first):
-        where = "" if len(of_first) == len(cells) else " on the first split, which alone counts"
-        return f"none finished{where}"
-    return "the audit failed, and all that finished took from the set"
 
 
 def _checked_pool_size(plan: Plan, part: Prepared) -> int:

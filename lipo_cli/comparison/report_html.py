@@ -89,8 +89,8 @@ def _significant(value: float, digits: int) -> str:
 
 
 def _plain(value: float) -> str:
-    """Returns a label as it was measured, of any size, without the noise of its binary form."""
-    return with_minus(f"{value:.4g}")
+    """Returns a label of any size, without the noise of its binary form."""
+    return with_minus(f"{value:.6g}")
 
 
 def _png(content: bytes) -> str:

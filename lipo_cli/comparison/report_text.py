@@ -11,7 +11,7 @@ from lipo_cli.comparison.constant import constant_line, hardly_beaten, warning_l
 from lipo_cli.comparison.plan import cell_name, labelled
 from lipo_cli.comparison.report_reading import FEWER_VIEWS, MORE_STEPS, equal_steps, n_splits
 from lipo_cli.comparison.report_record import Material
-from lipo_cli.comparison.summary import CONTROL
+from lipo_cli.comparison.summary import CONTROL, why_no_champion
 from lipo_cli.comparison.verdict import family_size
 from lipo_cli.settings import Peft, ScoringMethod
 
@@ -75,10 +75,7 @@ def warnings_of(material: Material) -> list[str]:
     """Returns what a reader must know before the verdict."""
     found = []
     if material.left_out:
-        found.append(
-            f"A time budget left out: {'; '.join(material.left_out)}. The command below asks for "
-            "all that was planned."
-        )
+        found.append(f"A time budget left out: {'; '.join(material.left_out)}.")
     audit = material.record["audit"]
     if audit is not None and audit["level"] == "fail":
         found.append(
@@ -124,13 +121,17 @@ def verdict_note(material: Material) -> str:
         return unit
     tested = [verdict for verdict in material.verdicts if verdict.p is not None]
     splits = max(verdict.n_splits for verdict in tested)
-    seeds = len({cell.seed for cell in material.cells if cell.status == "finished"})
+    counts = {verdict.n_seeds for verdict in tested}
+    if splits > 1:  # there they count cells
+        counts = {len({cell.seed for cell in material.cells if cell.status == "finished"})}
+    seeds = f"{min(counts)} to " if len(counts) > 1 else ""
     # Records of before the family was kept have the number of verdicts alone.
     kind = "distinct test" if any(v.n_tests for v in material.verdicts) else "test"
     return (
-        f"{unit} Paired over {_counted(seeds, 'seed')} and {_counted(splits, 'split')}, with 95 % "
-        f"intervals where there are several; p-values are two-sided, and Holm's correction is over "
-        f"the whole family of {_counted(n_tested, kind)}."
+        f"{unit} Paired over {seeds}{_counted(max(counts), 'seed')} and "
+        f"{_counted(splits, 'split')}, with 95 % intervals where there are several; p-values are "
+        "two-sided, and Holm's correction is over the whole family of "
+        f"{_counted(n_tested, kind)}."
     )
 
 
@@ -175,7 +176,10 @@ def champion_facts(material: Material) -> list[tuple[str, str]]:
     best, champion = material.record["best"], material.champion
     audit = material.record["audit"]
     if best is None:
-        return [("Offered", f"no cell: {material.not_offered or 'the record does not say why'}")]
+        sound = audit is None or audit["level"] != "fail"
+        # Records of before the reason was kept have what it follows from.
+        why = material.not_offered or why_no_champion(material.cells, pool_is_sound=sound)
+        return [("Offered", f"no cell: {why}")]
     digits = material.decimals
     label = labelled(best["selection"], best["model"])
     name = cell_name(label, best["peft"], best["seed"], best["split"])

@@ -74,14 +74,14 @@ def headline(material: Material) -> str:
     if of_selections or not tested:
         said.append(_shown(of_selections, "against `none`"))
     elif rest:  # no control, or none of its cells finished
-        others = _shown(rest, "against what each was set beside")
+        others = _shown(rest, "against another selection", beside=True)
         said.append(f"Nothing was tested against `none`. {others}")
     if of_models:
         said.append(_shown(of_models, f"against the first model, {PurePath(first or '').name}"))
     return " ".join(said)
 
 
-def _shown(told: Sequence[Verdict], against: str) -> str:
+def _shown(told: Sequence[Verdict], against: str, *, beside: bool = False) -> str:
     if not told:
         return "This run cannot tell what helps: no difference was tested."
     said = []
@@ -89,7 +89,10 @@ def _shown(told: Sequence[Verdict], against: str) -> str:
         (f"Shown to lower the error {against}", [v for v in told if _better(v)]),
         ("Shown to raise it", [v for v in told if v.significant and not _better(v)]),
     ):
-        names = [f"{labelled(v.selection, v.model)} / {v.peft}" for v in some]
+        names = [
+            f"{labelled(v.selection, v.model)} / {v.peft}" + f" against {v.against}" * beside
+            for v in some
+        ]
         said.append(f"{words}: {', '.join(names) or 'nothing'}.")
     return " ".join(said)
 

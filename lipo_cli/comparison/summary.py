@@ -218,7 +218,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
 
 def seeds_text(summary: Iterable[SummaryRow]) -> str:
     """Says over how many seeds the rows of one split are: "3", or "2 to 3" where some lost one."""
-    counts = {row.n_seeds for row in summary if row.n_seeds} or {0}
+    counts = {row.n_seeds for row in summary if row.n_seeds > 1} or {1}  # one has no interval
     return f"{min(counts)} to {max(counts)}" if len(counts) > 1 else str(max(counts))
 
 
@@ -239,6 +239,25 @@ def selection_overlaps(chosen: dict[str, np.ndarray]) -> list[Overlap]:
         for i, a in enumerate(names)
         for b in names[i + 1 :]
     ]
+
+
+def why_no_champion(
+    cells: Sequence[CellResult], *, pool_is_sound: bool, offers_champion: bool = True
+) -> str:
+    """Says why no cell may become champion.
+
+    Args:
+        cells: The cells, those of the first split first.
+        pool_is_sound: As `pick_champion` was told.
+        offers_champion: False for a recipe that is rerun to be looked at.
+    """
+    of_first = [cell for cell in cells if cell.split == cells[0].split]
+    if offers_champion and not any(cell.status == "finished" for cell in of_first):
+        where = "" if len(of_first) == len(cells) else " on the first split, which alone counts"
+        return f"none finished{where}"
+    if offers_champion and not pool_is_sound:
+        return "the audit failed, and all that finished took from the set"
+    return "this recipe is rerun to be looked at, not to be used"
 
 
 def pick_champion(cells: Sequence[CellResult], *, pool_is_sound: bool = True) -> CellResult | None:

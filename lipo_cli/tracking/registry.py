@@ -109,29 +109,29 @@ def promote_champion(
         verdict, reason = _judge(holder, run_id, metric_value, scope, dict(evidence or {}))
         if holder is not None and verdict == "loses":
             return _stays(holder, reason)
-        if holder is not None and verdict == "the same" and _says_less(evidence, holder):
-            return _stays(holder, reason)
-        _ensure_model(client, name)
         tags = {METRIC_TAG: repr(float(metric_value)), SCOPE_TAG: scope} | {
             key: str(value) for key, value in (evidence or {}).items()
         }
         measured = _measured(client, run_id, comparison_run_id)
+        if holder is not None and verdict == "the same":
+            if _n_cells(tags) >= _n_cells(holder.tags):
+                _speak_for(client, holder, tags, measured)
+            return _stays(holder, reason)
+        _ensure_model(client, name)
         version = _version_of(store, name, run_id, model_uri, tags, measured)
         if holder is not None and verdict == "other scope":
             advice = (
                 f"registered as version {version}: `lipo model promote models:/{name}/{version}`"
             )
             return _stays(holder, f"{reason}; {advice}")
-        if holder is not None and verdict == "the same":
-            return _stays(holder, reason)  # with the evidence of the larger comparison
         client.set_registered_model_alias(name, CHAMPION, version)
     previous = str(holder.version) if holder is not None else None
     return Champion(name, version, run_id, True, reason, float(metric_value), previous)
 
 
-def _says_less(evidence: Mapping[str, object] | None, holder: ModelVersion) -> bool:
-    """Tells whether the comparison that crowned the holder had more cells than this one."""
-    return int(str((evidence or {}).get(CELLS_TAG, 0))) < int(holder.tags.get(CELLS_TAG, 0))
+def _n_cells(tags: Mapping[str, str]) -> int:
+    """Returns how large the comparison was that speaks for a version; 0 where it is not known."""
+    return int(tags.get(CELLS_TAG, 0))
 
 
 def _stays(holder: ModelVersion, reason: str) -> Champion:
@@ -233,12 +233,9 @@ def _version_of(
     """Registers the challenger, or takes the version that it was registered as before."""
     client = store.client()
     logged = client.get_logged_model(model_uri.removeprefix("models:/"))
-    description = ", ".join(f"{key} {value}" for key, value in tags.items())
     for known in client.search_model_versions(named(name)):
         if known.run_id == run_id and known.source in (model_uri, logged.artifact_location):
-            for key, value in {**measured, **tags}.items():
-                client.set_model_version_tag(name, known.version, key, value)
-            client.update_model_version(name, known.version, description)
+            _speak_for(client, known, tags, measured)
             return str(known.version)
     made = client.create_model_version(
         name,
@@ -246,7 +243,27 @@ def _version_of(
         source=model_uri if store.root is None else logged.artifact_location,
         run_id=run_id,
         tags={**measured, **tags},
-        description=description,
+        description=_description(tags),
         model_id=logged.model_id,
     )
     return str(made.version)
+
+
+def _speak_for(
+    client: MlflowClient,
+    version: ModelVersion,
+    tags: Mapping[str, str],
+    measured: Mapping[str, str],
+) -> None:
+    """Puts the evidence of a comparison in the place of an earlier one's."""
+    for key, value in {**measured, **tags}.items():
+        client.set_model_version_tag(version.name, version.version, key, value)
+    if COMPARISON_TAG in measured:
+        for key in AUDIT_TAGS:  # this comparison may have had no secondary set
+            if key in version.tags and key not in measured:
+                client.delete_model_version_tag(version.name, version.version, key)
+    client.update_model_version(version.name, version.version, _description(tags))
+
+
+def _description(tags: Mapping[str, str]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in tags.items())

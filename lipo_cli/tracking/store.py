@@ -198,16 +198,16 @@ def _check_database(database: Path) -> None:
 
 
 def _open_remote(uri: str) -> Store:
-    try:
-        parts = urlsplit(uri)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError as error:
-        raise TrackingError(
-            f"this is no address: {error}",
-            where=uri,
-            hint="correct MLFLOW_TRACKING_URI, or unset it",
-        ) from None
-    if parts.scheme in {"http", "https"}:
+    if uri.startswith(("http://", "https://")):
+        try:
+            parts = urlsplit(uri)
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+        except ValueError:
+            raise TrackingError(
+                "this is no address of a server",
+                where=uri,
+                hint="correct MLFLOW_TRACKING_URI, or unset it",
+            ) from None
         try:
             # MLflow would go on trying a dead server for minutes.
             socket.create_connection((parts.hostname or "", port), CONNECT_TIMEOUT_S).close()

@@ -233,6 +233,14 @@ def test_a_folder_of_something_else_is_left_alone_and_an_earlier_model_gives_way
     assert main([*command, "--out", str(out)]) == 2
     assert "holds predicted.csv beside a fitted model" in capsys.readouterr().err
     assert kept.read_text() == "precious"
+    with pytest.raises(SettingsError, match=r"predicted\.csv"):  # it came while the model trained
+        copy_model_folder(tmp_path / "kept", out)
+    kept.unlink()
+    (out / ".DS_Store").write_text("of a desktop")
+    check_model_folder(out)
+    (out / "base" / "notes.txt").write_text("precious")
+    with pytest.raises(SettingsError, match=r"base/notes\.txt beside a fitted model"):
+        check_model_folder(out)
 
 
 def test_the_manifest_of_another_program_is_none_of_ours(tmp_path: Path) -> None:
@@ -248,7 +256,8 @@ def test_an_earlier_model_is_back_where_the_new_one_could_not_be_moved(
     source, target = tmp_path / "source", tmp_path / "target"
     for folder in (source, target):
         folder.mkdir()
-        (folder / "manifest.json").write_text(folder.name)
+        manifest = {"format": 1, "lipo": folder.name, "peft": "lora"}
+        (folder / "manifest.json").write_text(json.dumps(manifest))
 
     def refuse(self: Path, to: Path) -> Path:
         raise OSError(28, "No space left on device")
@@ -256,7 +265,7 @@ def test_an_earlier_model_is_back_where_the_new_one_could_not_be_moved(
     monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(DataError, match="No space left"):
         copy_model_folder(source, target)
-    assert (target / "manifest.json").read_text() == "target"
+    assert json.loads((target / "manifest.json").read_text())["lipo"] == "target"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
 
 

@@ -464,7 +464,12 @@ def test_a_full_disk_is_one_line(
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(1.25e-7, "1.250000e-07"), (-2.3456789, "-2.345679"), (1234567.0, "1234567")],
+    [
+        (1.25e-7, "1.250000e-07"),
+        (0.0, "0.000000"),
+        (-2.3456789, "-2.345679"),
+        (12345678.0, "12345678.000000"),
+    ],
 )
 def test_a_number_of_any_size_keeps_its_digits(tmp_path: Path, value: float, text: str) -> None:
     out = tmp_path / "out.csv"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
+import filelock
 import pandas as pd
 import pytest
 
 from lipo_cli.chem import demo
+from lipo_cli.commands import compare_output
 from lipo_cli.commands.layers import settings_from
 from lipo_cli.comparison import budget
 from lipo_cli.comparison.plan import make_plan
@@ -18,7 +21,8 @@ from lipo_cli.main import main
 from lipo_cli.presets import FOLDER, preset_names, read_preset
 from lipo_cli.settings import PEFT_METHODS, CompareSettings
 from lipo_cli.tracking.runs import find_runs
-from lipo_cli.tracking.store import open_store
+from lipo_cli.tracking.store import Store, open_store
+from lipo_cli.tracking.versions import list_versions
 from tests.fixtures.models import tiny_checkpoint
 
 
@@ -140,6 +144,8 @@ def test_a_budget_is_said_kept_and_completed_later(
     store = open_store(tmp_path / "mlruns")
     (parent,) = find_runs(store, "lipo-compare", "tags.`lipo.kind` = 'comparison'")
     assert (parent.tags["left_out"], parent.tags["budget_minutes"]) == ("seed 1", "50.0")
+    page = parent.artifact("report.html").read_text()
+    assert "A time budget left out: seed 1." in page
 
     assert main([*arguments, "--budget", "50"]) == 0
     shown = capsys.readouterr()
@@ -149,6 +155,39 @@ def test_a_budget_is_said_kept_and_completed_later(
         *[(0, True)] * 3, *[(1, False)] * 3,
     ]  # fmt: skip
     assert (result["left_out"], result["budget"]["n_found"]) == ([], 3)
+    assert [c["n_cells"] for c in _champions(store)] == ["6"], "of the larger comparison"
+
+
+def _champions(store: Store) -> list[Mapping[str, str]]:
+    return [v.tags for v in list_versions(store) if "champion" in v.aliases]
+
+
+def test_a_result_is_written_by_one_process_at_a_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two equal comparisons find each other's cells, and end together in the same folder."""
+    arguments = [*small_comparison(tmp_path), "--out", "kept"]
+    monkeypatch.setattr(compare_output, "_LOCK_TIMEOUT_S", 0.1)
+    (tmp_path / "kept").mkdir()
+    with filelock.FileLock(tmp_path / "kept" / ".lock"):
+        assert main(arguments) == 7
+    assert "kept: another process has been writing its result here" in capsys.readouterr().err
+    assert not (tmp_path / "kept" / "result.json").exists()
+    assert main(arguments) == 0
+    assert all(cell["reused"] for cell in json.loads(capsys.readouterr().out)["cells"])
+    assert (tmp_path / "kept" / "report.html").is_file()
+
+
+def test_where_there_are_no_locks_a_result_is_written_without_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    with compare_output.only_writer(tmp_path / "kept"):
+        assert (tmp_path / "kept").is_dir()
+    assert "written without a lock: No locks available" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_time_of_cells_side_by_side_is_not_planned(

@@ -594,7 +594,7 @@ def test_what_was_tested_is_said_where_there_is_no_control(made: Path) -> None:
     material = replace(read_material(made), verdicts=[top])
     text = parse(render(build_report(material))).one("main").text
     assert "Nothing was tested against none." in text
-    assert "against what each was set beside: tsds:top=6 / lora. Shown to raise it: " in text
+    assert "against another selection: tsds:top=6 / lora against tsds:bottom=6. " in text
     assert "cannot tell what helps" not in text
 
 
@@ -606,8 +606,12 @@ def test_what_a_budget_left_out_stands_on_the_page(made: Path) -> None:
 
 def test_why_there_is_no_champion_is_what_the_record_says(made: Path) -> None:
     material = read_material(made)
-    gone = replace(material, record={**material.record, "best": None}, not_offered="none finished")
+    gone = replace(material, record={**material.record, "best": None}, not_offered="no luck")
     text = parse(render(build_report(gone))).one("main").text
+    assert "no cell: no luck" in text
+    failed = [replace(c, status="failed", error="x") for c in material.cells]
+    old = replace(gone, not_offered=None, cells=failed)
+    text = parse(render(build_report(old))).one("main").text
     assert "no cell: none finished" in text
 
 

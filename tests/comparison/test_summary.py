@@ -10,7 +10,13 @@ from scipy.stats import ttest_1samp
 
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.metrics import regression_metrics
-from lipo_cli.comparison.summary import pick_champion, seeds_text, selection_overlaps, summarise
+from lipo_cli.comparison.summary import (
+    pick_champion,
+    seeds_text,
+    selection_overlaps,
+    summarise,
+    why_no_champion,
+)
 
 
 def cell(selection, seed, test, val=None, peft="lora", status="finished"):
@@ -260,3 +266,18 @@ def test_a_row_that_lost_a_cell_says_so_behind_its_name():
     assert [row.name for row in rows] == ["none", "tsds (2 of 3 cells)"]
     assert seeds_text(rows) == "2 to 3"
     assert seeds_text(summarise(CELLS)) == "3"
+
+
+def test_why_there_is_no_champion():
+    done, lost = cell("all", 0, 0.6), cell("none", 0, None, status="failed")
+    assert why_no_champion([lost], pool_is_sound=True) == "none finished"
+    later = [replace(c, split=split) for split, c in enumerate((lost, done))]
+    assert why_no_champion(later, pool_is_sound=True).endswith("first split, which alone counts")
+    assert why_no_champion([done], pool_is_sound=False).startswith("the audit failed")
+    rerun = why_no_champion([done], pool_is_sound=False, offers_champion=False)
+    assert rerun.startswith("this recipe is rerun")
+
+
+def test_one_seed_has_no_interval_to_be_counted():
+    rows = summarise([*CELLS, cell("knn", 0, 0.7)])
+    assert seeds_text(rows) == "3"

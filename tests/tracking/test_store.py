@@ -136,6 +136,14 @@ def test_a_misspelt_address_is_one_line(uri: str, monkeypatch: pytest.MonkeyPatc
         open_store()
 
 
+def test_a_password_with_a_slash_is_none_of_our_business(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLAlchemy reads it; it is not looked at for a port."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://ann:s3/cret@127.0.0.1:9/x")
+    with pytest.raises(TrackingError) as caught:
+        open_store()
+    assert "address" not in caught.value.what
+
+
 def test_an_address_is_shown_without_its_password() -> None:
     store = Store("postgresql://ann:secret@db/mlflow", None)
     assert store.shown == "postgresql://ann:***@db/mlflow"
