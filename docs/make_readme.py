@@ -85,11 +85,13 @@ def summed_up(verdicts: list[dict[str, Any]], named: list[dict[str, Any]]) -> st
     significant = sum(verdict["significant"] for verdict in verdicts)
     seen = sorted(verdict["detectable"] for verdict in verdicts)
     n_tests = verdicts[0].get("n_tests") or len(verdicts)
+    questions = f" on {n_tests} questions" if n_tests != len(verdicts) else ""
     return (
-        f"{len(verdicts)} verdicts on {n_tests} questions, **{significant} significant after "
-        f"Holm's correction**; of the questions {n_named} with p < 0.05 before it, where chance "
-        f"alone gives {n_tests * 0.05:.0f}. Differences of {seen[0]:.3f} to {seen[-1]:.3f} (median "
-        f"{seen[len(seen) // 2]:.3f}) would have been seen." + (" The ones:" if n_named else "")
+        f"{len(verdicts)} verdicts{questions}, **{significant} significant after Holm's "
+        f"correction**; {n_named}{' questions' if questions else ''} with p < 0.05 before it, "
+        f"where chance alone gives {n_tests * 0.05:.0f}. Differences of {seen[0]:.3f} to "
+        f"{seen[-1]:.3f} (median {seen[len(seen) // 2]:.3f}) would have been seen."
+        + (" The ones:" if n_named else "")
     )
 
 
