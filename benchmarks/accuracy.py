@@ -5,12 +5,12 @@ its own. Single models, the mean over several SMILES of a molecule (ours) and th
 are all computed from predictions that are kept, so that an interrupted run goes on and nothing is
 trained twice. In a run the test rows choose nothing: both sides choose their epoch on validation.
 
-    python3.11 -m venv /tmp/chemprop-env
-    /tmp/chemprop-env/bin/pip install torch==2.13.0     # the CPU build, without CUDA's gigabytes
-    /tmp/chemprop-env/bin/pip install torch==2.13.0 chemprop==2.3.1
+    python3.11 -m venv ~/chemprop-env
+    ~/chemprop-env/bin/pip install torch==2.13.0     # the CPU build, without CUDA's gigabytes
+    ~/chemprop-env/bin/pip install torch==2.13.0 chemprop==2.3.1
 
-    python benchmarks/accuracy.py --chemprop /tmp/chemprop-env/bin/python --seeds 5
-    python benchmarks/accuracy.py --data FILE.csv --chemprop /tmp/chemprop-env/bin/python
+    python benchmarks/accuracy.py --chemprop ~/chemprop-env/bin/python --seeds 5
+    python benchmarks/accuracy.py --data FILE.csv --chemprop ~/chemprop-env/bin/python
     python benchmarks/accuracy.py --quick       # seconds; prints only
 
 With another file, a section of its own is written; its SMILES and label columns are found by their

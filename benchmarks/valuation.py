@@ -11,8 +11,8 @@ Every way is run several times with other seeds: the standard error of a run is 
 deviation over runs, not what a method says of itself. Times are compared at equal error, as seconds
 times squared error.
 
-    python3.11 -m venv /tmp/pydvl-env && /tmp/pydvl-env/bin/pip install pydvl==0.10.0
-    python benchmarks/valuation.py --pydvl /tmp/pydvl-env/bin/python
+    python3.11 -m venv ~/pydvl-env && ~/pydvl-env/bin/pip install pydvl==0.10.0
+    python benchmarks/valuation.py --pydvl ~/pydvl-env/bin/python
     python benchmarks/valuation.py --pydvl PYTHON --quick       # seconds; prints only
 
 pyDVL's KNN-Shapley knows classification alone, and there is no leave-one-out in closed form in it:

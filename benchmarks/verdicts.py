@@ -288,7 +288,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--trials", type=int, default=1000, help="simulated comparisons of each row")
-    add("--repetitions", type=int, default=20, help="comparisons with nothing to find")
+    add("--repetitions", type=int, default=40, help="comparisons with nothing to find")
     add("--planted", type=int, default=5, help="comparisons for each kind of wrong labels")
     add("--seeds", type=int, default=3)
     add("--epochs", type=int, default=10)

@@ -66,9 +66,10 @@ def build(cls: type[S], *layers: Mapping[str, Any]) -> S:
         if "error" in (context := first.get("ctx", {})):
             # A validator of ours: it says what is wrong itself.
             raise SettingsError(str(context["error"]), where=name, hint="see --help") from None
-        raise SettingsError(
-            f"{first['msg']} (given: {first['input']!r})", where=name, hint="see --help"
-        ) from None
+        what = f"{first['msg']} (given: {first['input']!r})"
+        if first["type"] == "extra_forbidden":
+            what = "there is no setting of this name (in lipo.toml, or the file of --config)"
+        raise SettingsError(what, where=name, hint="see --help") from None
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

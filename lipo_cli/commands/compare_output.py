@@ -10,7 +10,7 @@ from typing import Any
 
 import filelock
 
-from lipo_cli.commands.console import json_ready, warn
+from lipo_cli.commands.console import json_ready, say, warn
 from lipo_cli.commands.select_source import SOURCE, write_source
 from lipo_cli.comparison.figures import draw_all
 from lipo_cli.comparison.result import Comparison, cells_table
@@ -88,10 +88,16 @@ def only_writer(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _clear(folder: Path) -> None:
+def _clear(folder: Path, run_id: str | None) -> None:
     """Removes the files of an earlier result, of which some would stay beside this one's."""
     if not all((folder / name).is_file() for name in ("result.json", "settings.json")):
         return
+    try:
+        earlier = json.loads((folder / "result.json").read_text(encoding="utf-8"))["run_id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        earlier = None
+    if earlier not in (None, run_id):
+        say(f"{folder}: replaces the result of run {earlier}, which `lipo report {earlier}` has")
     old = [*(folder / "figures").glob("*.png")]
     for method in SCORING_METHODS:
         old += [folder / "values" / method / name for name in (*VALUE_FILES, SOURCE)]
@@ -105,7 +111,7 @@ def write_result(result: Comparison, settings: CompareSettings, folder: Path) ->
     An earlier result in the folder, of whatever comparison, is replaced whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _clear(folder)
+    _clear(folder, result.run_id)
     result_file, settings_file = folder / "result.json", folder / "settings.json"
     content = json.dumps(json_ready(as_dict(result)), indent=1, allow_nan=False, default=str)
     result_file.write_text(content + "\n", encoding="utf-8")

@@ -13,8 +13,9 @@ from lipo_cli.commands.dataset_lines import tell_unread
 from lipo_cli.comparison.budget import Budgeted
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.constant import constant_line, hardly_beaten, warning_line
+from lipo_cli.comparison.costs import Costs, seconds_of
 from lipo_cli.comparison.digits import decimals, difference_text
-from lipo_cli.comparison.estimate import estimate
+from lipo_cli.comparison.estimate import measure_rates
 from lipo_cli.comparison.plan import cell_name, make_plan
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.report_reading import FEWER_VIEWS, MORE_STEPS
@@ -42,10 +43,12 @@ def show_plan(
     plan = make_plan(settings)
     n_pool = len(prepared.require_pool()) if plan.needs_pool else 0
     plan.check(n_pool)
-    expected = estimate(plan, prepared, settings.training).times(settings.splits)
+    rates = measure_rates(plan, prepared, settings.training)
+    n_cells = plan.n_expected(n_pool) * settings.splits
     n_tuned = len(tuned_cells(plan, settings)) * settings.splits
-    trials = tuning_seconds(plan, settings, prepared, expected.rates) * settings.splits
-    seconds = expected.seconds + trials
+    trials = tuning_seconds(plan, settings, prepared, rates)
+    trained, _ = seconds_of(settings, prepared, Costs(prepared, settings.training, rates))
+    seconds = (trained + trials) * settings.splits
     if as_json:
         cells = [
             {"selection": c.choice.name, "peft": c.peft, "seed": c.seed, "model": c.model}
@@ -54,10 +57,10 @@ def show_plan(
         emit_json(
             {
                 "plan": cells,
-                "n_cells": expected.n_cells,
+                "n_cells": n_cells,
                 "n_trials": n_tuned * (settings.tuning.trials or 0),
                 "seconds": seconds,
-                "molecules_per_second": expected.rates,
+                "molecules_per_second": rates,
                 "settings": settings.model_dump(mode="json"),
                 **({} if budgeted is None else {"budget": budgeted.as_dict()}),
             }
@@ -78,11 +81,11 @@ def show_plan(
     if plan.with_random and plan.needs_scores:
         table.add_row("random, as many as chosen", "control", ", ".join(plan.peft), "")
     out.print(table)
-    rates = ", ".join(f"{name} {rate:.0f}/s" for name, rate in expected.rates.items())
+    each = ", ".join(f"{name} {rate:.0f}/s" for name, rate in rates.items())
     added = f", and {settings.tuning.trials} trials for each of {n_tuned}" if n_tuned else ""
     out.print(
-        f"{expected.n_cells} cells on a pool of {n_pool}{added}, {settings.training.epochs} "
-        f"epochs each: about {seconds / 60:.1f} minutes here (training molecules {rates})",
+        f"{n_cells} cells on a pool of {n_pool}{added}, {settings.training.epochs} "
+        f"epochs each: about {seconds / 60:.1f} minutes here (training molecules {each})",
         style="bold",
     )
 
@@ -262,7 +265,10 @@ def _show_verdicts(result: Comparison, settings: CompareSettings) -> None:
             f"over {seeds_text(result.summary)} training seeds and the test molecules, on one "
             "split and one scoring: another split may differ by more"
         )
-    say(f"95 % intervals {covers}; Holm's correction over {tested} distinct {tests}")
+    say(
+        f"95 % intervals {covers}; Holm's correction over {tested} distinct {tests}; the noise of "
+        "seeds is pooled over a method's selections, so that others beside them move the intervals"
+    )
 
 
 def _whole(value: int | None) -> str:

@@ -187,8 +187,10 @@ def _run(
     result = ensemble or first
     assert result.run_id is not None
     if out is not None:
-        copy_model_folder(ledger.regressor_folder(result.run_id), out)
-        say(f"saved: {out}")
+        replaced = copy_model_folder(ledger.regressor_folder(result.run_id), out)
+        say(f"saved: {out}" + (", in the place of an earlier model" if replaced else ""))
+    else:
+        say("not saved as a folder: with --out DIR it is, for `lipo predict --model DIR`")
     say(f"in MLflow: experiment {settings.experiment}, run {result.run_id} (`lipo ui`)")
     if as_json:
         emit_json({**result.as_dict(), "tuning": tuned.as_dict() if tuned is not None else None})

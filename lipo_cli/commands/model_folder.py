@@ -60,8 +60,11 @@ def _is_ours(manifest: Path) -> bool:
     return isinstance(content, dict) and {"format", "lipo", "peft"} <= content.keys()
 
 
-def copy_model_folder(source: Path, target: Path) -> None:
+def copy_model_folder(source: Path, target: Path) -> bool:
     """Copies beside the folder `target` and puts the copy in its place.
+
+    Returns:
+        Whether an earlier model gave way.
 
     Raises:
         SettingsError: something else came into the folder meanwhile.
@@ -76,7 +79,7 @@ def copy_model_folder(source: Path, target: Path) -> None:
             check_model_folder(target)
             earlier = Path(beside) / "earlier"
             with deferred_signals():  # between the two, the earlier model lies in a scratch folder
-                if target.is_dir() and any(target.iterdir()):
+                if replaces := target.is_dir() and any(target.iterdir()):
                     target.rename(earlier)
                 try:
                     copy.replace(target)
@@ -84,5 +87,6 @@ def copy_model_folder(source: Path, target: Path) -> None:
                     if earlier.is_dir():
                         earlier.rename(target)
                     raise
+            return replaces
     except OSError as error:
         raise DataError(f"cannot be written: {error.strerror or error}", where=target) from None

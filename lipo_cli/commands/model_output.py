@@ -159,7 +159,7 @@ def _control(content: Mapping[str, Any]) -> str:
     theirs = rmse_text(control["test_rmse"])
     return (
         f"{control['selection']} with {control['peft']}: test RMSE {theirs}, "
-        f"here {rmse_text(own)}{means}"
+        f"its row {rmse_text(own)}{means}"
     )
 
 

@@ -206,8 +206,8 @@ def _run(
     tell_unread("secondary", pool.n_truncated, pool.n_unknown, regressor.max_length)
     say(f"{scored.method}: {scored.reason}")
     if out is not None:
-        _write_out(scored, prepared, out)
-        say(f"values: {out}")
+        replaced = _write_out(scored, prepared, out)
+        say(f"values: {out}" + (", in the place of earlier ones" if replaced else ""))
     if as_json:
         emit_json(_as_dict(settings, prepared, scored))
         return
@@ -221,17 +221,21 @@ def _run(
         stdout.print(scored.sentence, markup=False)
 
 
-def _write_out(scored: Scored, prepared: Prepared, out: Path) -> None:
+def _write_out(scored: Scored, prepared: Prepared, out: Path) -> bool:
     """Writes tables and figures into a folder.
 
     Those of an earlier scoring go first, and what says whose values they are comes before them:
     wherever this is stopped, no values lie beside another scoring's name.
+
+    Returns:
+        Whether there were any.
     """
     from lipo_cli.commands.select_source import write_source
     from lipo_cli.comparison.recorded_scores import BY_TARGET
     from lipo_cli.comparison.score_figures import SCORE_FIGURES
     from lipo_cli.valuation.table import VALUE_FILES, write_values
 
+    replaced = any((out / name).is_file() for name in VALUE_FILES)
     for name in (*VALUE_FILES, BY_TARGET, *(f"{figure}.png" for figure in SCORE_FIGURES)):
         (out / name).unlink(missing_ok=True)
     source = prepared.require_pool().table
@@ -241,6 +245,7 @@ def _write_out(scored: Scored, prepared: Prepared, out: Path) -> None:
     if scored.by_target is not None:
         scored.by_target.to_csv(out / BY_TARGET, index=False)
     _copy_figures(scored, out)
+    return replaced
 
 
 def _copy_figures(scored: Scored, out: Path) -> None:

@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from lipo_cli.commands.console import emit_json, out
-from lipo_cli.comparison.estimate import estimate
+from lipo_cli.comparison.costs import Costs, seconds_of
+from lipo_cli.comparison.estimate import measure_rates
 from lipo_cli.comparison.plan import make_plan
 from lipo_cli.comparison.prepare import Prepared
 from lipo_cli.comparison.seed_tables import Published, SideBySide
@@ -155,16 +156,19 @@ def _plan(
     adapts: bool,
     adaptation: PretrainSettings,
 ) -> _TablePlan:
-    expected = estimate(make_plan(settings), prepared, settings.training)
+    rates = measure_rates(make_plan(settings), prepared, settings.training)
+    costs = Costs(prepared, settings.training, rates)
+    n_pool = len(prepared.pool) if prepared.pool is not None else 0
+    n_cells = make_plan(settings).n_expected(n_pool)
     n_models = 2 if adapts else 1
     molecules = len(prepared.train) + len(prepared.validation)
     # A step of masked tokens costs what a step of full fine-tuning does.
-    adapting = (adaptation.epochs or 1) * molecules / expected.rates["full"] if adapts else 0.0
+    adapting = (adaptation.epochs or 1) * molecules / rates["full"] if adapts else 0.0
     return _TablePlan(
         title=title,
         settings=settings,
-        n_cells=n_models * expected.n_cells,
-        seconds=n_models * expected.seconds,
+        n_cells=n_models * n_cells,
+        seconds=n_models * seconds_of(settings, prepared, costs)[0],
         seconds_adapting=adapting,
-        rates=expected.rates,
+        rates=rates,
     )

@@ -43,7 +43,7 @@ def ui(
     from lipo_cli.commands.console import say, warn
     from lipo_cli.tracking.store import open_store
 
-    opened = open_store(store)
+    opened = open_store(store, create=False)  # an empty page would look like lost runs
     if opened.uri.startswith(("http://", "https://")):
         say(f"a server already shows these runs: {opened.shown}")
         return

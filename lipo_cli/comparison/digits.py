@@ -15,7 +15,8 @@ def decimals(errors: Iterable[float | None]) -> int:
     if not known:
         return USUAL
     magnitude = math.floor(math.log10(known[len(known) // 2]))
-    return min(12, max(0, 2 - magnitude if magnitude < 0 else 3 - magnitude))
+    # From 0.1 to 1, where most properties have theirs, a digit less.
+    return min(12, max(0, USUAL if magnitude == -1 else 3 - magnitude))
 
 
 def rmse_text(error: float | None) -> str:

@@ -31,7 +31,7 @@ from lipo_cli.comparison.summary import (
 )
 from lipo_cli.comparison.tuning_methods import Tunings, tune_methods
 from lipo_cli.comparison.view import View
-from lipo_cli.errors import TrackingError
+from lipo_cli.errors import TrackingError, TrainingError, ValuationError
 from lipo_cli.model.memory import give_back
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import PEFT_METHODS, CompareSettings, Peft, ScoringMethod, TrainingSettings
@@ -81,8 +81,8 @@ def compare(
         DataError: a selection needs a secondary set and there is none.
         ValuationError: the pool of the first split cannot be scored.
         SettingsError: EK-FAC is asked for and its library is not installed.
-        TrainingError: its reference model diverged, so that nothing can be scored. On a later split
-            any error is a failure of that split's cells.
+        Exception: On a later split any error is a failure of that split's cells. That a reference
+            model diverged is a failure of the cells that need its values, on the first split, too.
     """
     work = _Work(settings, ledger, view, tune_storage, pace, workers)
     parts = (prepared, *other_splits)
@@ -189,20 +189,30 @@ def _on_one_split(
     tunings = tune_methods(plan, settings, prepared, ledger, view, storage=work.tune_storage)
     scored: dict[ScoringMethod, Scored] = {}
     known: dict[Cell, CellResult] = {}
+    lost: str | None = None
     if plan.needs_scores:
         reference = plan.reference(settings)
         training = tunings.training(reference, settings.training)
-        fitted, known[reference] = reference_model(reference, prepared, training, ledger, view)
-        for method in plan.scoring_methods:
-            scored[method] = scores_of(
-                method, reference, fitted, prepared, training, settings, ledger, view
-            )
-            view.scored(scored[method])
+        try:
+            fitted, known[reference] = reference_model(reference, prepared, training, ledger, view)
+        except TrainingError as error:
+            # A cell as any other: what needs no values is run all the same.
+            known[reference] = failed(reference, error)
+            view.finished(reference, known[reference])
+            lost = f"no values: {reference.name}, which is to give them, failed: {error.what}"
+        else:
+            for method in plan.scoring_methods:
+                scored[method] = scores_of(
+                    method, reference, fitted, prepared, training, settings, ledger, view
+                )
+                view.scored(scored[method])
     scores = {method: each.scores for method, each in scored.items()}
     plan = plan.with_random_controls(scores, n_pool)
     cells = plan.cells()
     shown.planned(cells, len(cells))
-    task_of = partial(_task, scores=scores, n_pool=n_pool, tunings=tunings, settings=settings)
+    task_of = partial(
+        _task, scores=scores, lost=lost, n_pool=n_pool, tunings=tunings, settings=settings
+    )
     results: list[CellResult] = []
     left_out: list[str] = []
     for block in _blocks(cells, work):
@@ -218,7 +228,11 @@ def _on_one_split(
             strict=True,
         )
         results += [known[cell] for cell in block]
-    chosen = {c.name: c.rows(scores, n_pool, plan.seeds[0]) for c in plan.choices if n_pool}
+    chosen = {
+        c.name: c.rows(scores, n_pool, plan.seeds[0])
+        for c in plan.choices
+        if n_pool and c.has_values(scores)
+    }
     return _OfSplit(cells, results, scored, chosen, tunings, left_out)
 
 
@@ -230,9 +244,20 @@ def _blocks(cells: Sequence[Cell], work: _Work) -> list[list[Cell]]:
 
 
 def _task(
-    cell: Cell, scores: ScoresByMethod, n_pool: int, tunings: Tunings, settings: CompareSettings
+    cell: Cell,
+    scores: ScoresByMethod,
+    lost: str | None,
+    n_pool: int,
+    tunings: Tunings,
+    settings: CompareSettings,
 ) -> Task:
-    """Returns the points that a cell adds, and how it is trained."""
+    """Returns the points that a cell adds, and how it is trained.
+
+    Raises:
+        ValuationError: its values could not be had.
+    """
+    if lost is not None and not cell.choice.has_values(scores):
+        raise ValuationError(lost)
     rows = cell.choice.rows(scores, n_pool, cell.seed) if n_pool else NO_ROWS
     return Task(cell, rows, tunings.training(cell, settings.training))
 

@@ -1,9 +1,8 @@
-"""How long a plan will take, by timing a few training steps of each method on this machine."""
+"""How fast every method trains on this machine, by timing a few steps of it."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,25 +13,6 @@ from lipo_cli.settings import Peft, TrainingSettings
 from lipo_cli.training.finetune import fit
 
 _BATCHES = 6
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The expected time of a plan.
-
-    Attributes:
-        n_cells: Cells in all, random controls included.
-        rates: Training molecules per second of each method.
-        seconds: All cells at all their epochs; early stopping makes it shorter.
-    """
-
-    n_cells: int
-    rates: dict[Peft, float]
-    seconds: float
-
-    def times(self, n: int) -> Estimate:
-        """Returns the time of n such plans."""
-        return replace(self, n_cells=self.n_cells * n, seconds=self.seconds * n)
 
 
 def measure_rates(plan: Plan, prepared: Prepared, training: TrainingSettings) -> dict[Peft, float]:
@@ -57,22 +37,3 @@ def measure_rates(plan: Plan, prepared: Prepared, training: TrainingSettings) ->
         fit(regressor, sample, sample.take(np.arange(2)), seed=0)
         rates[method] = n_timed / (time.monotonic() - started)
     return rates
-
-
-def estimate(plan: Plan, prepared: Prepared, training: TrainingSettings) -> Estimate:
-    """Times a few batches of every method and extrapolates.
-
-    Args:
-        plan: The cells.
-        prepared: The data.
-        training: How each cell is trained.
-    """
-    rates = measure_rates(plan, prepared, training)
-    n_pool = len(prepared.pool) if prepared.pool is not None else 0
-    n_cells = plan.n_expected(n_pool)
-    # Half of the pool is what a selection takes on average; the controls take none and all.
-    added = 0 if training.equal_steps else n_pool / 2
-    molecules = len(prepared.train) + added + len(prepared.validation) / 3
-    per_method = n_cells / len(plan.peft)
-    seconds = sum(per_method * training.epochs * molecules / rate for rate in rates.values())
-    return Estimate(n_cells, rates, seconds)

@@ -30,6 +30,10 @@ class Choice:
     selection: Selection
     role: Role
 
+    def has_values(self, scores: ScoresByMethod) -> bool:
+        """Tells whether the values that it needs, if it needs any, are there."""
+        return not self.selection.needs_scores or self.selection.method in scores
+
     def rows(self, scores: ScoresByMethod, n: int, seed: int) -> NDArray[np.int64]:
         """Returns the chosen positions in a pool of `n`; a random choice differs by seed."""
         own = scores.get(self.selection.method) if self.selection.needs_scores else None
@@ -167,7 +171,9 @@ class Plan:
         if not self.with_random:
             return self
         sizes = {
-            len(c.rows(scores, n, self.seeds[0])) for c in self.choices if c.selection.needs_scores
+            len(c.rows(scores, n, self.seeds[0]))
+            for c in self.choices
+            if c.selection.needs_scores and c.has_values(scores)
         }
         known = {c.selection.count for c in self.choices if c.selection.rule == "random"}
         added = tuple(

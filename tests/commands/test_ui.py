@@ -27,6 +27,7 @@ def free_port() -> int:
 def test_taken_port_is_told_before_the_server_starts(
     store_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    open_store(store_root)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -36,6 +37,14 @@ def test_taken_port_is_told_before_the_server_starts(
     assert f"127.0.0.1:{port}: cannot listen" in shown
     assert "--port" in shown
     check_port("127.0.0.1", free_port())
+
+
+def test_a_folder_without_a_store_is_not_shown_as_an_empty_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ui", "--port", str(free_port()), "--store", str(tmp_path / "mlruns")]) == 7
+    assert "there is no store here yet" in capsys.readouterr().err
+    assert not (tmp_path / "mlruns").exists()
 
 
 def test_address_of_another_machine_is_refused() -> None:

@@ -15,8 +15,10 @@ from lipo_cli.comparison.digits import USUAL, decimals, difference_text, rmse_te
         (0.612345, 3, "0.6123"),
         (12.3456, 2, "12.346"),
         (4321.9, 0, "4321.9"),
-        (1e-5, 7, "0.00001000"),
-        (1.2346e-9, 11, "0.000000001235"),
+        (0.012, 5, "0.012000"),
+        (1e-5, 8, "0.000010000"),
+        (1.57e-6, 9, "0.0000015700"),
+        (1.2346e-9, 12, "0.0000000012346"),
     ],
 )
 def test_digits_follow_the_size_of_an_error(error: float, n: int, text: str) -> None:

@@ -536,3 +536,21 @@ def test_a_small_p_is_below_and_not_equal_to_it():
     small = replace(found, p=1e-5, p_holm=2e-5)
     assert "against none, p < 0.001 (Holm < 0.001): " in small.sentence()
     assert "against none, p = 0.04 (Holm 0.12): " in replace(found, p=0.04, p_holm=0.12).sentence()
+
+
+@pytest.mark.parametrize(("factor", "low", "high"), [(1, 0.02, 0.08), (2, 0.07, 0.15)])
+def test_a_noisier_selection_is_judged_as_docs_say(factor, low, high):
+    """The noise of seeds is pooled over selections: docs/statistics.md says what that costs."""
+    rng = np.random.default_rng(3)
+    n_trials, p_values, n_false = 400, [], 0
+    sizes = {"none": 0, "all": 24, "tsds": 5, "random:k=5": 5, "random:k=7": 7, "knn": 7}
+    for _ in range(n_trials):
+        of_seed, some = rng.normal(0.6, 0.02, 3), []
+        for name, size in sizes.items():
+            sd = 0.01 * (factor if name == "tsds" else 1)
+            some += light(name, of_seed + rng.normal(0, sd, 3), n_selected=size)
+        found = verdicts_of(some)
+        p_values += [v.p for v in found if v.selection == "tsds"]
+        n_false += any(v.significant for v in found)
+    assert low < np.mean(np.array(p_values) < 0.05) < high
+    assert n_false / n_trials < (0.07 if factor == 1 else 0.12)
