@@ -26,7 +26,7 @@ def test_every_link_and_picture_of_a_page_is_there(page: Path) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("name", ["demo", "real"])
+@pytest.mark.parametrize("name", ["demo", "real", "measured"])
 def test_the_readme_shows_a_result(name: str) -> None:
     """With its controls: a random one of equal size wherever TS-DShapley kept some of the pool."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -145,7 +145,7 @@ def test_model_show_reads_as_text_and_as_data(
     assert shown["base model"] == "small"
     assert shown["validation RMSE"].startswith("0.7000 ")
     assert shown["test RMSE"].startswith("0.7500 ")
-    assert shown["control"] == "none with lora: test RMSE 0.8000, here 0.7600, means of 3 seeds"
+    assert shown["control"] == "none with lora: test RMSE 0.8000, its row 0.7600, means of 3 seeds"
     assert shown["difference"].startswith("-0.0400 [-0.0600, -0.0200], 95 % over 3 seeds")
     assert "as many random points -0.0100" in shown["difference"]
     assert shown["secondary audit"] == "warn: Audit of b.csv: 1 to look at."
