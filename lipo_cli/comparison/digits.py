@@ -14,9 +14,10 @@ def decimals(errors: Iterable[float | None]) -> int:
     known = sorted(abs(error) for error in errors if error and math.isfinite(error))
     if not known:
         return USUAL
-    magnitude = math.floor(math.log10(known[len(known) // 2]))
-    # From 0.1 to 1, where most properties have theirs, a digit less.
-    return min(12, max(0, USUAL if magnitude == -1 else 3 - magnitude))
+    median = known[len(known) // 2]
+    if 0.1 <= median < 10:
+        return USUAL
+    return min(12, max(0, round(3 - math.log10(median))))
 
 
 def rmse_text(error: float | None) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lipo_cli.comparison import report_text as text
 from lipo_cli.comparison.cell_result import CellResult
+from lipo_cli.comparison.report_champion import champion_facts
 from lipo_cli.comparison.report_figures import Picture, pictures_of
 from lipo_cli.comparison.report_molecules import Scoring, scorings_of
 from lipo_cli.comparison.report_reading import how_to_read
@@ -141,7 +142,7 @@ def build_report(material: Material) -> ReportData:
         scorings=scorings_of(material),
         overlaps=[o for o in material.overlaps if {o.first, o.second}.isdisjoint({"all", "none"})],
         times=_times(material.cells),
-        champion=[Fact(name, value) for name, value in text.champion_facts(material)],
+        champion=[Fact(name, value) for name, value in champion_facts(material)],
         failed=[cell for cell in material.cells if cell.status == "failed"],
         settings=_settings(material),
         came_to=[Fact(name, value) for name, value in text.came_to_facts(material)],

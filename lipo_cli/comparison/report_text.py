@@ -1,4 +1,4 @@
-"""The sentences of a report: the question, the data, the champion, and how to read it all."""
+"""The sentences of a report: the question, what to know first, the data, the settings."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from pathlib import PurePath
 from typing import Any
 
 from lipo_cli.comparison.constant import constant_line, hardly_beaten, warning_line
-from lipo_cli.comparison.plan import cell_name, labelled
 from lipo_cli.comparison.report_reading import FEWER_VIEWS, MORE_STEPS, equal_steps, n_splits
 from lipo_cli.comparison.report_record import Material
-from lipo_cli.comparison.summary import CONTROL, why_no_champion
+from lipo_cli.comparison.summary import CONTROL
 from lipo_cli.comparison.verdict import family_size
 from lipo_cli.settings import Peft, ScoringMethod
 
@@ -168,48 +167,6 @@ def data_facts(material: Material) -> list[tuple[str, str]]:
             else "none",
         )
     )
-    return facts
-
-
-def champion_facts(material: Material) -> list[tuple[str, str]]:
-    """Returns which cell was offered as champion, why, and what became of it."""
-    best, champion = material.record["best"], material.champion
-    audit = material.record["audit"]
-    if best is None:
-        sound = audit is None or audit["level"] != "fail"
-        # Records of before the reason was kept have what it follows from.
-        why = material.not_offered or why_no_champion(material.cells, pool_is_sound=sound)
-        return [("Offered", f"no cell: {why}")]
-    digits = material.decimals
-    label = labelled(best["selection"], best["model"])
-    name = cell_name(label, best["peft"], best["seed"], best["split"])
-    why = (
-        "The lowest mean validation RMSE over the seeds that the selections and methods have in "
-        "common; of its seeds the best. Test has no say in it."
-    )
-    if n_splits(material) > 1:
-        why += " Of several splits the first alone counted."
-    if audit is not None and audit["level"] == "fail":
-        why += " Cells trained on any of the secondary set were left out: it failed its audit."
-    facts = [
-        ("Offered", name),
-        (
-            "Its RMSE",
-            f"{best['val_rmse']:.{digits}f} on validation, {best['test_rmse']:.{digits}f} on test",
-        ),
-        ("Why it", why),
-    ]
-    if material.refused is not None:
-        facts.append(("In the registry", f"not: {material.refused}"))
-    if champion is not None:
-        state = "is now" if champion["replaced"] else "stays"
-        facts.append(
-            (
-                "In the registry",
-                f"models:/{champion['model']}@champion {state} version {champion['version']}: "
-                f"{champion['reason']}",
-            )
-        )
     return facts
 
 

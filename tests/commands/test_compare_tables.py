@@ -135,9 +135,9 @@ def test_no_number_of_small_labels_is_all_zeros(
     compare_tables.show_result(result, CompareSettings(seeds=3))  # type: ignore[arg-type]
     text = shown.getvalue()
     for row in result.summary:
-        assert f"{row.val_rmse:.10f}" in text
-        assert f"{row.test_rmse:.10f} ± {row.test_rmse_sd:.10f}" in text
-    assert "val RMSE 0.0000090000, test RMSE 0.0000080000" in capsys.readouterr().err
+        assert f"{row.val_rmse:.9f}" in text
+        assert f"{row.test_rmse:.9f} ± {row.test_rmse_sd:.9f}" in text
+    assert "val RMSE 0.000009000, test RMSE 0.000008000" in capsys.readouterr().err
     assert all(verdict.sentence() in text for verdict in result.verdicts)
     numbers = re.findall(r"\d+\.\d+", text)
     assert len(numbers) > 20

@@ -457,7 +457,7 @@ def test_what_another_version_wrote_is_one_line(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scale", "decimals"), [(0.01, 5), (0.1, 4), (1.0, 3), (10.0, 3), (100.0, 2), (1e4, 0)]
+    ("scale", "decimals"), [(0.01, 5), (0.1, 4), (1.0, 3), (10.0, 3), (100.0, 1), (1e4, 0)]
 )
 def test_errors_of_any_unit_show_their_thousandths(made: Path, scale: float, decimals: int) -> None:
     material = read_material(made)
@@ -623,3 +623,13 @@ def test_a_label_of_any_size_is_legible(made: Path) -> None:
     assert f"{first:.4g}".replace("-", MINUS, 1 if first < 0 else 0) in text.replace(
         f"e{MINUS}", "e-"
     )
+
+
+def test_the_champion_stands_beside_the_control(made: Path) -> None:
+    """Validation chooses, and may choose what test likes less."""
+    material = read_material(made)
+    assert "Beside the control" not in parse(render(build_report(material))).one("main").text
+    best = {**material.record["best"], "selection": "tsds:top=6"}
+    other = replace(material, record={**material.record, "best": best})
+    text = parse(render(build_report(other))).one("main").text
+    assert "test RMSE of its row 0.628, of none with the same method 0.602: +0.026" in text
