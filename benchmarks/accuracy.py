@@ -32,7 +32,7 @@ from typing import get_args
 from accuracy_chemprop import QUICK, Chemprop
 from accuracy_table import Row, accuracy_lines, rows_of, uncertainty_lines
 from kept_runs import KERNEL, PEER, Run, Shelf, this_device
-from report import add_output_options, machine, settle_page, write_section
+from report import add_output_options, command_line, machine, settle_page, write_section
 from split_files import SplitFile, split_file
 
 from lipo_cli.settings import PEFT_METHODS, DataSettings, SplitName, TrainingSettings, build
@@ -144,7 +144,7 @@ def report(
         f"Machine: {machine()}. Python {platform.python_version()}, "
         + ", ".join(f"{p} {version(p)}" for p in ("lipo", "torch", "transformers", "rdkit"))
         + ".",
-        f"Command: `{' '.join(['python benchmarks/accuracy.py', *sys.argv[1:]])}`",
+        f"Command: `{command_line('accuracy.py')}`",
     ]
     return "\n".join(lines)
 

@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 from influence_sides import SIDES
-from report import add_output_options, machine, settle_page, write_section
+from report import add_output_options, command_line, machine, settle_page, write_section
 from scipy.stats import spearmanr
 
 from lipo_cli.chem.datasets import load_dataset
@@ -185,7 +185,7 @@ def report(
         f"Machine: {machine()}. Python {platform.python_version()}, {versions}{peer}. Load "
         f"average: {os.getloadavg()[0]:.1f} (0 on a quiet machine; seconds are provisional above "
         "0.5).",
-        f"Command: `{' '.join(['python benchmarks/influence_peers.py', *sys.argv[1:]])}`",
+        f"Command: `{command_line('influence_peers.py')}`",
     ]
     return "\n".join(lines)
 

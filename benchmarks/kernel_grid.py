@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from accuracy_ours import found_ours
 from kept_runs import Run, Shelf
-from report import DOCS, machine, write_section
+from report import DOCS, command_line, machine, write_section
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR
 from split_files import split_file
@@ -95,7 +95,7 @@ def report(bench: Bench, networks: Sequence[Run], model: str) -> str:
         f"Machine: {machine()}. Python {platform.python_version()}, "
         + ", ".join(f"{p} {version(p)}" for p in ("lipo", "scikit-learn", "rdkit"))
         + ".",
-        f"Command: `{' '.join(['python benchmarks/kernel_grid.py', *sys.argv[1:]])}`",
+        f"Command: `{command_line('kernel_grid.py')}`",
     ]
     return "\n".join(lines)
 

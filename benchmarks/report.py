@@ -35,8 +35,15 @@ def provenance(script: str, packages: Sequence[str], more: str = "") -> list[str
     return [
         f"Machine: {machine()}. Python {platform.python_version()}, {versions}{more}. "
         f"Load average: {os.getloadavg()[0]:.1f}.",
-        f"Command: `{' '.join([f'python benchmarks/{script}', *sys.argv[1:]])}`",
+        f"Command: `{command_line(script)}`",
     ]
+
+
+def command_line(script: str) -> str:
+    """Returns the command line of a benchmark, without the name of whose machine it ran on."""
+    home = str(Path.home())
+    given = [word.replace(home, "~") if home != "/" else word for word in sys.argv[1:]]
+    return " ".join([f"python benchmarks/{script}", *given])
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:

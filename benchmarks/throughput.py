@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prediction_run import PredictionRun, measure_prediction, write_molecules
-from report import add_output_options, machine, settle_page, write_section
+from report import add_output_options, command_line, machine, settle_page, write_section
 
 if TYPE_CHECKING:
     from training_ways import Timing
@@ -193,7 +193,7 @@ def provenance(load_average: float) -> list[str]:
         "above 0.5).",
         "",
         f"Machine: {machine()}. Python {platform.python_version()}, {versions}.",
-        f"Command: `{' '.join(['python benchmarks/throughput.py', *sys.argv[1:]])}`",
+        f"Command: `{command_line('throughput.py')}`",
     ]
 
 

@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from report import machine, write_section
+from report import command_line, machine, write_section
 
 if TYPE_CHECKING:
     from lipo_cli.model.regressor import Regressor
@@ -323,7 +323,7 @@ def main() -> int:
         print(json.dumps(asdict(timing)))
         return 0
     plan = Plan(**{name: getattr(arguments, name) for name in Plan.__dataclass_fields__})
-    command = " ".join(["python benchmarks/trainer.py", *sys.argv[1:]])
+    command = command_line("trainer.py")
     load = os.getloadavg()[0]
     text = report(plan, measure(plan, arguments.repeats), command, load)
     print(text)

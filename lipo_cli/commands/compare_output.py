@@ -97,7 +97,7 @@ def _clear(folder: Path, run_id: str | None) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         earlier = None
     if earlier not in (None, run_id):
-        say(f"{folder}: replaces the result of run {earlier}, which `lipo report {earlier}` has")
+        say(f"{folder}: replaces the result of run {earlier}")
     old = [*(folder / "figures").glob("*.png")]
     for method in SCORING_METHODS:
         old += [folder / "values" / method / name for name in (*VALUE_FILES, SOURCE)]

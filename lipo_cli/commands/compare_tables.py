@@ -43,11 +43,16 @@ def show_plan(
     plan = make_plan(settings)
     n_pool = len(prepared.require_pool()) if plan.needs_pool else 0
     plan.check(n_pool)
-    rates = measure_rates(plan, prepared, settings.training)
+    if budgeted is not None:
+        costs = budgeted.costs
+    else:
+        rates = measure_rates(plan, prepared, settings.training)
+        costs = Costs(prepared, settings.training, rates)
+    rates = dict(costs.rates)
     n_cells = plan.n_expected(n_pool) * settings.splits
     n_tuned = len(tuned_cells(plan, settings)) * settings.splits
     trials = tuning_seconds(plan, settings, prepared, rates)
-    trained, _ = seconds_of(settings, prepared, Costs(prepared, settings.training, rates))
+    trained, _ = seconds_of(settings, prepared, costs)
     seconds = (trained + trials) * settings.splits
     if as_json:
         cells = [
@@ -265,10 +270,10 @@ def _show_verdicts(result: Comparison, settings: CompareSettings) -> None:
             f"over {seeds_text(result.summary)} training seeds and the test molecules, on one "
             "split and one scoring: another split may differ by more"
         )
-    say(
-        f"95 % intervals {covers}; Holm's correction over {tested} distinct {tests}; the noise of "
-        "seeds is pooled over a method's selections, so that others beside them move the intervals"
-    )
+        if len(settings.models) < 2:
+            covers += "; the noise of seeds is pooled over a method's selections, so that others "
+            covers += "beside them move the intervals"
+    say(f"95 % intervals {covers}; Holm's correction over {tested} distinct {tests}")
 
 
 def _whole(value: int | None) -> str:

@@ -31,7 +31,7 @@ from lipo_cli.comparison.summary import (
 )
 from lipo_cli.comparison.tuning_methods import Tunings, tune_methods
 from lipo_cli.comparison.view import View
-from lipo_cli.errors import TrackingError, TrainingError, ValuationError
+from lipo_cli.errors import ModelError, TrackingError, TrainingError, ValuationError
 from lipo_cli.model.memory import give_back
 from lipo_cli.model.regressor import Regressor
 from lipo_cli.settings import PEFT_METHODS, CompareSettings, Peft, ScoringMethod, TrainingSettings
@@ -82,7 +82,8 @@ def compare(
         ValuationError: the pool of the first split cannot be scored.
         SettingsError: EK-FAC is asked for and its library is not installed.
         Exception: On a later split any error is a failure of that split's cells. That a reference
-            model diverged is a failure of the cells that need its values, on the first split, too.
+            model cannot be trained is a failure of the cells that need its values, on the first
+            split, too.
     """
     work = _Work(settings, ledger, view, tune_storage, pace, workers)
     parts = (prepared, *other_splits)
@@ -192,11 +193,11 @@ def _on_one_split(
     lost: str | None = None
     if plan.needs_scores:
         reference = plan.reference(settings)
-        training = tunings.training(reference, settings.training)
         try:
+            training = tunings.training(reference, settings.training)
             fitted, known[reference] = reference_model(reference, prepared, training, ledger, view)
-        except TrainingError as error:
-            # A cell as any other: what needs no values is run all the same.
+        except (ModelError, TrainingError) as error:
+            # What needs no values is run all the same.
             known[reference] = failed(reference, error)
             view.finished(reference, known[reference])
             lost = f"no values: {reference.name}, which is to give them, failed: {error.what}"
@@ -216,7 +217,11 @@ def _on_one_split(
     results: list[CellResult] = []
     left_out: list[str] = []
     for block in _blocks(cells, work):
-        if work.pace is not None and not work.pace.fits(block, scores, n_pool) and results:
+        # What failed before, or will for want of values, takes no time.
+        asked = [
+            c for c in block if c not in known and (lost is None or c.choice.has_values(scores))
+        ]
+        if work.pace is not None and not work.pace.fits(asked, scores, n_pool) and results:
             # A method of a seed stays whole: its cells are compared with one another.
             left_out.append(f"{block[0].peft} with seed {block[0].seed} (the time ran short)")
             shown.planned(cells := [c for c in cells if c not in block], len(cells))

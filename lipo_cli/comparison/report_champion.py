@@ -59,16 +59,20 @@ def _beside_control(material: Material, best: Mapping[str, Any]) -> list[tuple[s
     """Returns the champion's row beside the control: validation chose it, and may have erred."""
     rows = {row.selection: row for row in material.summary if _is_beside(row, best)}
     own, control = rows.get(best["selection"]), rows.get(CONTROL)
-    if own is None or control is None or own is control:
+    if own is None or own is control or own.test_rmse is None:
         return []
-    if own.test_rmse is None or control.test_rmse is None:
-        return []
+    if control is None:
+        return [("Beside the control", "there is no control `none` with the same method")]
+    if control.test_rmse is None:
+        return [("Beside the control", "the control `none` with the same method did not finish")]
     digits = material.decimals
-    difference = interval_text(own.delta_none, own.delta_low, own.delta_high, digits)
     line = (
         f"test RMSE of its row {own.test_rmse:.{digits}f}, of `none` with the same method "
-        f"{control.test_rmse:.{digits}f}: {difference}"
+        f"{control.test_rmse:.{digits}f}"
     )
+    if difference := interval_text(own.delta_none, own.delta_low, own.delta_high, digits):
+        both = ", over the seeds that both finished" if own.n_seeds != control.n_seeds else ""
+        line += f": {difference}{both}"
     return [("Beside the control", line)]
 
 

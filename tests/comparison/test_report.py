@@ -633,3 +633,6 @@ def test_the_champion_stands_beside_the_control(made: Path) -> None:
     other = replace(material, record={**material.record, "best": best})
     text = parse(render(build_report(other))).one("main").text
     assert "test RMSE of its row 0.628, of none with the same method 0.602: +0.026" in text
+    failed = [replace(r, test_rmse=None) if r.selection == "none" else r for r in other.summary]
+    text = parse(render(build_report(replace(other, summary=failed)))).one("main").text
+    assert "the control none with the same method did not finish" in text
