@@ -218,6 +218,30 @@ def test_a_method_that_cannot_be_tuned_fails_its_cells_and_no_others(
     assert states == {"complete", "diverged"}
 
 
+def test_a_reference_that_cannot_be_tuned_fails_what_needs_its_values(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = tuning_module.fit
+
+    def sometimes(regressor, *more, **named):  # type: ignore[no-untyped-def]
+        if regressor.peft == "lora":
+            raise TrainingError("training loss became nan in epoch 1")
+        return real(regressor, *more, **named)
+
+    monkeypatch.setattr(tuning_module, "fit", sometimes)
+    chosen = {"selections": ("none", "tsds:top=6"), "peft": ("lora", "ia3")}
+    result = compared(store, settings_of(world, **chosen, tuning={"trials": 2}))
+    assert {(c.selection, c.peft): c.status for c in result.cells} == {
+        ("none", "lora"): "failed",
+        ("tsds:top=6", "lora"): "failed",
+        ("none", "ia3"): "finished",
+        ("tsds:top=6", "ia3"): "failed",
+    }
+    assert "no values: none / lora / seed 0, which is to give them" in (
+        next(c.error for c in result.cells if (c.selection, c.peft) == ("tsds:top=6", "ia3")) or ""
+    )
+
+
 def test_each_pretrained_model_is_tuned_of_its_own(world: World) -> None:
     settings = settings_of(world, models=("a", "b"), peft=("full", "lora"), selections=("tsds",))
     cells = tuned_cells(make_plan(settings), settings)
