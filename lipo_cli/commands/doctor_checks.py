@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,14 @@ from packaging.requirements import Requirement
 
 from lipo_cli.errors import LipoError
 from lipo_cli.tracking.stale import RunningRun, find_running, repair
-from lipo_cli.tracking.store import DATABASE, Store, database_path, open_store, tracking_errors
+from lipo_cli.tracking.store import (
+    DATABASE,
+    Store,
+    database_path,
+    open_store,
+    pages,
+    tracking_errors,
+)
 
 State = Literal["ok", "warn", "fail"]
 
@@ -147,17 +155,13 @@ def _checkpoints() -> Iterator[Check]:
 
 def _store(store: Store) -> Check:
     client = store.client()
-    runs = 0
     with tracking_errors(store.uri):
         experiments = client.search_experiments()
-        for experiment in experiments:
-            token: str | None = None
-            while True:
-                page = client.search_runs([experiment.experiment_id], page_token=token)
-                runs += len(page)
-                token = page.token
-                if not token:
-                    break
+        runs = sum(
+            len(page)
+            for experiment in experiments
+            for page in pages(partial(client.search_runs, [experiment.experiment_id]))
+        )
     size = ""
     database = database_path(store)
     if database is not None:

@@ -178,9 +178,9 @@ def _run(
     from lipo_cli.commands.console import emit_json, say
     from lipo_cli.commands.console import out as stdout
     from lipo_cli.commands.dataset_lines import tell_unread
-    from lipo_cli.comparison.engine import other_references, reference_model
     from lipo_cli.comparison.plan import Cell, Choice
     from lipo_cli.comparison.recorded_scores import scores_of
+    from lipo_cli.comparison.reference import other_references, reference_model
     from lipo_cli.tracking.ledger import MlflowLedger
     from lipo_cli.tracking.store import open_store
     from lipo_cli.valuation.selection_text import parse_selection

@@ -134,10 +134,9 @@ def _random_seconds(plan: Plan, costs: Costs, n_pool: int) -> Iterator[float]:
 
 def rows_of(cell: Cell, scores: ScoresByMethod, n_pool: int) -> NDArray[np.int64] | None:
     """Returns the points that a cell adds; None where scores that are not there would say."""
-    selection = cell.choice.selection
     if n_pool == 0:
         return NO_ROWS
-    if selection.needs_scores and selection.method not in scores:
+    if not cell.choice.has_values(scores):
         return None
     try:
         return cell.choice.rows(scores, n_pool, cell.seed)

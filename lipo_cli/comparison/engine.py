@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import groupby
 from typing import Any, Protocol
@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from lipo_cli.comparison.cell_result import CellResult
 from lipo_cli.comparison.cell_runs import Task, Workers, failed, run_cells
-from lipo_cli.comparison.cells import cell_fingerprint, run_cell
 from lipo_cli.comparison.constant import Constant
-from lipo_cli.comparison.fitted import Fitted
 from lipo_cli.comparison.ledger import Ledger, code_version
 from lipo_cli.comparison.plan import NO_ROWS, Cell, Plan, ScoresByMethod, make_plan
 from lipo_cli.comparison.prepare import Prepared, digest
 from lipo_cli.comparison.recorded_scores import scores_of
+from lipo_cli.comparison.reference import reference_model
 from lipo_cli.comparison.result import Comparison
 from lipo_cli.comparison.scoring import Scored
 from lipo_cli.comparison.statistics import verdicts_of
@@ -32,9 +31,7 @@ from lipo_cli.comparison.summary import (
 from lipo_cli.comparison.tuning_methods import Tunings, tune_methods
 from lipo_cli.comparison.view import View
 from lipo_cli.errors import ModelError, TrackingError, TrainingError, ValuationError
-from lipo_cli.model.memory import give_back
-from lipo_cli.model.regressor import Regressor
-from lipo_cli.settings import PEFT_METHODS, CompareSettings, Peft, ScoringMethod, TrainingSettings
+from lipo_cli.settings import CompareSettings, ScoringMethod
 from lipo_cli.valuation.ekfac import check_ekfac
 
 
@@ -190,7 +187,7 @@ def _on_one_split(
     tunings = tune_methods(plan, settings, prepared, ledger, view, storage=work.tune_storage)
     scored: dict[ScoringMethod, Scored] = {}
     known: dict[Cell, CellResult] = {}
-    lost: str | None = None
+    lost = ""
     if plan.needs_scores:
         reference = plan.reference(settings)
         try:
@@ -218,9 +215,7 @@ def _on_one_split(
     left_out: list[str] = []
     for block in _blocks(cells, work):
         # What failed before, or will for want of values, takes no time.
-        asked = [
-            c for c in block if c not in known and (lost is None or c.choice.has_values(scores))
-        ]
+        asked = [c for c in block if c not in known and c.choice.has_values(scores)]
         if work.pace is not None and not work.pace.fits(asked, scores, n_pool) and results:
             # A method of a seed stays whole: its cells are compared with one another.
             left_out.append(f"{block[0].peft} with seed {block[0].seed} (the time ran short)")
@@ -251,7 +246,7 @@ def _blocks(cells: Sequence[Cell], work: _Work) -> list[list[Cell]]:
 def _task(
     cell: Cell,
     scores: ScoresByMethod,
-    lost: str | None,
+    lost: str,
     n_pool: int,
     tunings: Tunings,
     settings: CompareSettings,
@@ -261,7 +256,7 @@ def _task(
     Raises:
         ValuationError: its values could not be had.
     """
-    if lost is not None and not cell.choice.has_values(scores):
+    if not cell.choice.has_values(scores):
         raise ValuationError(lost)
     rows = cell.choice.rows(scores, n_pool, cell.seed) if n_pool else NO_ROWS
     return Task(cell, rows, tunings.training(cell, settings.training))
@@ -275,40 +270,6 @@ def comparison_fingerprint(settings: CompareSettings, prepared: Prepared) -> str
         pool=digest(pool.examples) if pool is not None else None,
         code=code_version(),
     )
-
-
-def reference_model(
-    cell: Cell, prepared: Prepared, training: TrainingSettings, ledger: Ledger, view: View
-) -> tuple[Fitted, CellResult]:
-    """Returns the model that embeds the pool: the cell `none`, trained now or found."""
-    view.started(cell)
-    result = run_cell(
-        cell,
-        NO_ROWS,
-        prepared,
-        training,
-        ledger,
-        progress=view,
-        on_epoch=lambda row: view.epoch(cell, row),
-    )
-    view.finished(cell, result)
-    assert result.run_id is not None
-    give_back()  # what the training took, before a large pool wants its own
-    # Loaded from the record, not kept: scores then are the same whether it was trained or found.
-    regressor = Regressor.load(ledger.regressor_folder(result.run_id), device=training.device)
-    return Fitted(regressor), result
-
-
-def other_references(
-    cell: Cell, prepared: Prepared, training: TrainingSettings, ledger: Ledger
-) -> list[Peft]:
-    """Returns the other methods whose reference model is recorded, where this one's is not."""
-
-    def known(peft: Peft) -> bool:
-        like = replace(cell, peft=peft)
-        return ledger.find(cell_fingerprint(like, NO_ROWS, prepared, training)) is not None
-
-    return [] if known(cell.peft) else [p for p in PEFT_METHODS if p != cell.peft and known(p)]
 
 
 def _promoted(

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
-from mlflow.entities import LoggedModelStatus, Run
+from mlflow.entities import Experiment, LoggedModelStatus, Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.entities.paged_list import PagedList
 
 from lipo_cli.errors import TrackingError
 from lipo_cli.tracking.handle import FINGERPRINT_TAG, MANIFEST, MODEL_TAG
-from lipo_cli.tracking.store import Store, tracking_errors
+from lipo_cli.tracking.store import Store, pages, tracking_errors
 
 PARENT_TAG = "mlflow.parentRunId"
 
@@ -136,17 +138,17 @@ def find_finished(
 
 def _other_experiments(store: Store, experiment: str) -> Iterator[list[str]]:
     """Yields the ids of all experiments but one, those that changed last first."""
-    client, token = store.client(), None
-    while True:
+    search = partial(
+        store.client().search_experiments, max_results=_PAGE, order_by=["last_update_time DESC"]
+    )
+
+    def ask(page_token: str | None) -> PagedList[Experiment]:
         with tracking_errors("the store"):
-            page = client.search_experiments(
-                max_results=_PAGE, order_by=["last_update_time DESC"], page_token=token
-            )
+            return search(page_token=page_token)
+
+    for page in pages(ask):
         if ids := [each.experiment_id for each in page if each.name != experiment]:
             yield ids
-        token = page.token
-        if not token:
-            return
 
 
 def find_unfinished(store: Store, experiment: str, fingerprint: str) -> FoundRun | None:
@@ -169,22 +171,15 @@ def find_runs(store: Store, experiment: str, condition: str = "") -> list[FoundR
 
 
 def _search(store: Store, experiment_ids: list[str], condition: str) -> list[FoundRun]:
-    client = store.client()
-    runs: list[FoundRun] = []
-    token: str | None = None
+    search = partial(
+        store.client().search_runs,
+        experiment_ids,
+        condition,
+        max_results=_PAGE,
+        order_by=["attributes.start_time DESC"],
+    )
     with tracking_errors("the store"):
-        while True:
-            page = client.search_runs(
-                experiment_ids,
-                condition,
-                max_results=_PAGE,
-                order_by=["attributes.start_time DESC"],
-                page_token=token,
-            )
-            runs.extend(_found(store, run) for run in page)
-            token = page.token
-            if not token:
-                return runs
+        return [_found(store, run) for page in pages(search) for run in page]
 
 
 def _found(store: Store, run: Run) -> FoundRun:

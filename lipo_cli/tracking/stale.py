@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 
 from mlflow.entities import Run
 
@@ -12,7 +13,7 @@ from lipo_cli.tracking.found import read_run
 from lipo_cli.tracking.handle import WAS_FINISHED_TAG
 from lipo_cli.tracking.owner import Liveness, Owner, liveness
 from lipo_cli.tracking.signals import deferred_signals
-from lipo_cli.tracking.store import Store, tracking_errors
+from lipo_cli.tracking.store import Store, pages, tracking_errors
 
 REPAIRED_TAG = "lipo.repaired"
 
@@ -46,19 +47,13 @@ def find_running(store: Store) -> list[RunningRun]:
     client = store.client()
     with tracking_errors(store.uri):
         experiments = {e.experiment_id: e.name for e in client.search_experiments()}
-        runs: list[Run] = []
-        token: str | None = None
-        while experiments:
-            page = client.search_runs(
-                list(experiments),
-                "attributes.status = 'RUNNING'",
-                max_results=_PAGE,
-                page_token=token,
-            )
-            runs.extend(page)
-            token = page.token
-            if not token:
-                break
+        search = partial(
+            client.search_runs,
+            list(experiments),
+            "attributes.status = 'RUNNING'",
+            max_results=_PAGE,
+        )
+        runs = [run for page in pages(search) for run in page] if experiments else []
     found = [_judge(run, experiments[run.info.experiment_id]) for run in runs]
     return [run for run in found if run is not None]
 

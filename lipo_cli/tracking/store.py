@@ -9,21 +9,24 @@ from __future__ import annotations
 import os
 import socket
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import filelock
 import sqlalchemy.exc
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.store.entities.paged_list import PagedList
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
 from lipo_cli.errors import TrackingError
 from lipo_cli.redact import without_passwords
+
+T = TypeVar("T")
 
 DATABASE = "mlflow.db"
 ARTIFACTS = "artifacts"
@@ -104,6 +107,21 @@ def tracking_errors(where: str | Path | None = None) -> Iterator[None]:
         yield
     except (MlflowException, OSError) as error:
         raise TrackingError(first_line(error), where=where) from error
+
+
+def pages(ask: Callable[..., PagedList[T]]) -> Iterator[PagedList[T]]:
+    """Yields every page of a search of MLflow's client, which gives a part of long answers.
+
+    Args:
+        ask: The search, all its arguments given but `page_token`.
+    """
+    token: str | None = None
+    while True:
+        page = ask(page_token=token)
+        yield page
+        token = page.token
+        if not token:
+            return
 
 
 def first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from lipo_cli.errors import ModelError
 from lipo_cli.tracking.model_logging import ARTIFACT
-from lipo_cli.tracking.store import Store, first_line, tracking_errors
+from lipo_cli.tracking.store import Store, first_line, pages, tracking_errors
 
 CHAMPION = "champion"
 SCHEME = "models:/"
@@ -91,14 +91,7 @@ def list_versions(store: Store, name: str | None = None) -> list[RegisteredVersi
 
 
 def _model_names(client: MlflowClient) -> list[str]:
-    names: list[str] = []
-    token: str | None = None
-    while True:
-        page = client.search_registered_models(page_token=token)
-        names += [model.name for model in page]
-        token = page.token
-        if not token:
-            return names
+    return [model.name for page in pages(client.search_registered_models) for model in page]
 
 
 def named(model: str) -> str:

@@ -16,9 +16,10 @@ import torch
 from lipo_cli.comparison import cell_runs as cell_runs_module
 from lipo_cli.comparison import cells as cells_module
 from lipo_cli.comparison import engine as engine_module
-from lipo_cli.comparison.engine import compare, other_references, reference_model
+from lipo_cli.comparison.engine import compare
 from lipo_cli.comparison.plan import Cell, Choice
 from lipo_cli.comparison.prepare import other_splits, prepare
+from lipo_cli.comparison.reference import other_references, reference_model
 from lipo_cli.comparison.result import Comparison
 from lipo_cli.errors import (
     DataError,
@@ -395,7 +396,7 @@ def test_selections_of_several_methods_are_each_chosen_by_their_own_values(
 def test_what_ekfac_cannot_do_is_found_before_anything_is_trained(
     world: World, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lipo_cli.comparison.engine.run_cell", None)
+    monkeypatch.setattr("lipo_cli.comparison.reference.run_cell", None)
     with pytest.raises(ValuationError, match="a bitfit model has none below its head"):
         run(
             world.settings(

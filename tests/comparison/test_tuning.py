@@ -196,17 +196,21 @@ def test_more_trials_go_on_from_those_there_are_and_fewer_are_their_first(
     assert len(runs_of(store, "trial")) == 5
 
 
-def test_a_method_that_cannot_be_tuned_fails_its_cells_and_no_others(
-    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def let_trials_diverge(monkeypatch: pytest.MonkeyPatch, peft: str) -> None:
     real = tuning_module.fit
 
     def sometimes(regressor, *more, **named):  # type: ignore[no-untyped-def]
-        if regressor.peft == "ia3":
+        if regressor.peft == peft:
             raise TrainingError("training loss became nan in epoch 1")
         return real(regressor, *more, **named)
 
     monkeypatch.setattr(tuning_module, "fit", sometimes)
+
+
+def test_a_method_that_cannot_be_tuned_fails_its_cells_and_no_others(
+    world: World, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_trials_diverge(monkeypatch, "ia3")
     result = compared(store, settings_of(world, peft=("lora", "ia3"), tuning={"trials": 2}))
     assert {cell.peft: cell.status for cell in result.cells} == {
         "lora": "finished", "ia3": "failed",
@@ -221,14 +225,7 @@ def test_a_method_that_cannot_be_tuned_fails_its_cells_and_no_others(
 def test_a_reference_that_cannot_be_tuned_fails_what_needs_its_values(
     world: World, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = tuning_module.fit
-
-    def sometimes(regressor, *more, **named):  # type: ignore[no-untyped-def]
-        if regressor.peft == "lora":
-            raise TrainingError("training loss became nan in epoch 1")
-        return real(regressor, *more, **named)
-
-    monkeypatch.setattr(tuning_module, "fit", sometimes)
+    let_trials_diverge(monkeypatch, "lora")
     chosen = {"selections": ("none", "tsds:top=6"), "peft": ("lora", "ia3")}
     result = compared(store, settings_of(world, **chosen, tuning={"trials": 2}))
     assert {(c.selection, c.peft): c.status for c in result.cells} == {
